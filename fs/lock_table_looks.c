@@ -1,0 +1,326 @@
+/* The lock table: looks, which change nothing. */
+#include <assert.h>
+#include <string.h>
+
+#include "lock_table_internal.h"
+
+static void view_name(const struct lock_table *table, uint32_t chunks, size_t len, char *ret_name,
+                      size_t *ret_len)
+{
+    chunks_read(&table->chunks, chunks, 0, ret_name, len);
+    ret_name[len] = 0;
+    *ret_len = len;
+}
+
+static void view_lock(const struct lock_table *table, uint32_t slot, struct lock_view *ret_view)
+{
+    const struct lock *lock = lock_at(table, slot);
+    ret_view->id = lock->id;
+    ret_view->parent = lock->parent ? lock_at(table, lock->parent)->id : 0;
+    ret_view->uid = lock->uid;
+    ret_view->gid = lock->gid;
+    ret_view->mode = lock->mode;
+    ret_view->limit = lock->limit;
+    ret_view->last_token = lock->last_token;
+    ret_view->stamp_ms = lock->stamp_ms;
+    ret_view->locks_count = lock->locks_count;
+    ret_view->claims_count = lock->claims_count;
+    ret_view->waiters_count = lock->waiters_count;
+    view_name(table, lock->name, lock->name_len, ret_view->name, &ret_view->name_len);
+}
+
+static void view_process(const struct claim *claim, struct process *ret_process)
+{
+    ret_process->pid = claim->pid;
+    ret_process->start = claim->process_start;
+    memcpy(ret_process->comm, claim->comm, sizeof ret_process->comm);
+}
+
+static void view_file(const struct lock_table *table, uint32_t slot, struct file_view *ret_view)
+{
+    const struct file *file = file_at(table, slot);
+    *ret_view = (struct file_view){
+        .id = file->id,
+        .claims_count = file->claims_count,
+        .mode = file->mode,
+        .uid = file->uid,
+        .gid = file->gid,
+        .content_len = file->content_len,
+    };
+    if (file->create_claim) {
+        const struct claim *claim = claim_at(table, file->create_claim);
+        ret_view->create_token = claim->order;
+        ret_view->create_node = session_at(table, claim->session)->node;
+        ret_view->create_handle = claim->handle;
+        view_process(claim, &ret_view->process);
+    }
+    view_name(table, file->name, file->name_len, ret_view->name, &ret_view->name_len);
+}
+
+static void view_claim(const struct lock_table *table, const struct claim *claim, bool waits,
+                       struct claim_view *ret_view)
+{
+    ret_view->token = waits ? 0 : claim->order;
+    ret_view->position = claim->order;
+    ret_view->node = session_at(table, claim->session)->node;
+    ret_view->handle = claim->handle;
+    ret_view->seq = claim->seq;
+    ret_view->kind = claim->kind;
+    ret_view->claim_mode = claim->mode;
+    ret_view->uid = claim->uid;
+    ret_view->stamp_ms = claim->stamp_ms;
+    view_process(claim, &ret_view->process);
+    const struct file *file = file_at(table, claim->file);
+    view_name(table, file->name, file->name_len, ret_view->name, &ret_view->name_len);
+}
+
+bool lock_table_get_lock(const struct lock_table *table, uint64_t lock, struct lock_view *ret_view)
+{
+    uint32_t slot = lock_table__lock(table, lock);
+    if (slot)
+        view_lock(table, slot, ret_view);
+    return slot != 0;
+}
+
+bool lock_table_get_session(const struct lock_table *table, uint64_t node,
+                            struct session_view *ret_view)
+{
+    uint32_t slot = lock_table__session(table, node);
+    if (!slot)
+        return false;
+    const struct session *session = session_at(table, slot);
+    ret_view->incarnation = session->incarnation;
+    ret_view->seq = session->seq;
+    memcpy(ret_view->boot_id, session->boot_id, BOOT_ID_BYTES);
+    return true;
+}
+
+/* A file with claims; one that is only waited for is nobody's business. */
+static uint32_t claimed_file(const struct lock_table *table, uint64_t lock, struct span name)
+{
+    uint32_t slot = lock_table__lock(table, lock);
+    slot = slot ? lock_table__file(table, slot, name) : 0;
+    return slot && file_at(table, slot)->claims_count ? slot : 0;
+}
+
+bool lock_table_get_file(const struct lock_table *table, uint64_t lock, struct span name,
+                         struct file_view *ret_view)
+{
+    uint32_t slot = claimed_file(table, lock, name);
+    if (slot)
+        view_file(table, slot, ret_view);
+    return slot != 0;
+}
+
+uint64_t lock_table_find(const struct lock_table *table, uint64_t lock, struct span name)
+{
+    uint32_t parent = lock_table__lock(table, lock);
+    uint32_t slot = parent ? lock_table__child(table, parent, name) : 0;
+    return slot ? lock_at(table, slot)->id : 0;
+}
+
+size_t lock_table_read(const struct lock_table *table, uint64_t lock, struct span name,
+                       uint64_t offset, char *buffer, size_t size)
+{
+    uint32_t slot = claimed_file(table, lock, name);
+    if (!slot || offset >= file_at(table, slot)->content_len)
+        return 0;
+    const struct file *file = file_at(table, slot);
+    if (size > file->content_len - offset)
+        size = (size_t)(file->content_len - offset);
+    chunks_read(&table->chunks, file->content, (size_t)offset, buffer, size);
+    return size;
+}
+
+bool lock_table_next_lock(const struct lock_table *table, uint64_t lock, uint64_t after,
+                          struct lock_view *ret_view)
+{
+    uint32_t parent = lock_table__lock(table, lock);
+    if (!parent)
+        return false;
+    uint32_t slot = after ? lock_table__lock(table, after) : 0;
+    if (slot && lock_at(table, slot)->parent == parent) {
+        slot = lock_at(table, slot)->siblings.next;
+    } else {
+        slot = lock_at(table, parent)->locks.head;
+        while (slot && lock_at(table, slot)->id <= after)
+            slot = lock_at(table, slot)->siblings.next;
+    }
+    if (slot)
+        view_lock(table, slot, ret_view);
+    return slot != 0;
+}
+
+bool lock_table_next_file(const struct lock_table *table, uint64_t lock, uint64_t after,
+                          struct file_view *ret_view)
+{
+    uint32_t parent = lock_table__lock(table, lock);
+    if (!parent)
+        return false;
+    uint32_t slot = after ? index_first(&table->files_by_id, hash_number(after)) : 0;
+    while (slot && (file_at(table, slot)->id != after || file_at(table, slot)->lock != parent))
+        slot = index_next(&table->files_by_id, slot);
+    slot = slot ? file_at(table, slot)->siblings.next : lock_at(table, parent)->files.head;
+    while (slot && (file_at(table, slot)->id <= after || !file_at(table, slot)->claims_count))
+        slot = file_at(table, slot)->siblings.next;
+    if (slot)
+        view_file(table, slot, ret_view);
+    return slot != 0;
+}
+
+bool lock_table_get_claim(const struct lock_table *table, uint64_t lock, uint64_t token,
+                          struct claim_view *ret_view)
+{
+    uint32_t parent = lock_table__lock(table, lock);
+    uint32_t slot = index_first(&table->claims_by_token, hash_number(token));
+    while (slot && claim_at(table, slot)->order != token)
+        slot = index_next(&table->claims_by_token, slot);
+    if (!parent || !slot || file_at(table, claim_at(table, slot)->file)->lock != parent)
+        return false;
+    view_claim(table, claim_at(table, slot), false, ret_view);
+    return true;
+}
+
+/* Claims and waiters alike: the first of `list` whose order is larger than `after`. */
+static const struct claim *next_in_order(const struct lock_table *table, const struct index *index,
+                                         const struct list *list, uint32_t lock, uint64_t after)
+{
+    uint32_t slot = after ? index_first(index, hash_number(after)) : 0;
+    const struct claim *claim = NULL;
+    for (; slot; slot = index_next(index, slot)) {
+        claim = slab_at(index->slab, slot);
+        if (claim->order == after && file_at(table, claim->file)->lock == lock)
+            break;
+    }
+    slot = slot ? claim->in_lock.next : list->head;
+    for (; slot; slot = claim->in_lock.next) {
+        claim = slab_at(index->slab, slot);
+        if (claim->order > after)
+            return claim;
+    }
+    return NULL;
+}
+
+bool lock_table_next_claim(const struct lock_table *table, uint64_t lock, uint64_t after_token,
+                           struct claim_view *ret_view)
+{
+    uint32_t slot = lock_table__lock(table, lock);
+    if (!slot)
+        return false;
+    const struct claim *claim = next_in_order(table, &table->claims_by_token,
+                                              &lock_at(table, slot)->claims, slot, after_token);
+    if (claim)
+        view_claim(table, claim, false, ret_view);
+    return claim != NULL;
+}
+
+bool lock_table_next_waiter(const struct lock_table *table, uint64_t lock, uint64_t after_position,
+                            struct claim_view *ret_view)
+{
+    uint32_t slot = lock_table__lock(table, lock);
+    if (!slot)
+        return false;
+    const struct claim *waiter =
+        next_in_order(table, &table->waiters_by_position, &lock_at(table, slot)->waiters, slot,
+                      after_position);
+    if (waiter)
+        view_claim(table, waiter, true, ret_view);
+    return waiter != NULL;
+}
+
+void lock_table_get_counts(const struct lock_table *table, struct lock_table_counts *ret_counts)
+{
+    *ret_counts = (struct lock_table_counts){
+        .locks = table->locks.used,
+        .claims = table->claims.used,
+        .waiters = table->waiters.used,
+        .token = table->token,
+        .contents_bytes = table->contents_bytes,
+    };
+}
+
+/* The digest runs over everything that a later command can depend on, or a look can show, in an
+ * order that does not depend on slots. */
+static uint64_t mix(uint64_t digest, uint64_t number)
+{
+    return hash_number(digest ^ number) + 0x9e3779b97f4a7c15ULL;
+}
+
+static uint64_t mix_chunks(const struct lock_table *table, uint64_t digest, uint32_t chunks,
+                           size_t len)
+{
+    char buffer[LIMIT_CONTENT_BYTES];
+    chunks_read(&table->chunks, chunks, 0, buffer, len);
+    return mix(digest, hash_bytes(len, buffer, len));
+}
+
+static uint64_t mix_claim(const struct lock_table *table, uint64_t digest,
+                          const struct claim *claim)
+{
+    digest = mix(digest, claim->order);
+    digest = mix(digest, claim->handle);
+    digest = mix(digest, claim->seq);
+    digest = mix(digest, claim->process_start);
+    digest = mix(digest, (uint64_t)claim->stamp_ms);
+    digest = mix(digest, file_at(table, claim->file)->id);
+    digest = mix(digest, (uint64_t)claim->pid << 32 | claim->uid);
+    digest = mix(digest, (uint64_t)claim->ttl_ms << 32 | (uint64_t)claim->kind << 8 | claim->mode);
+    digest = mix(digest, session_at(table, claim->session)->node);
+    return mix(digest, hash_bytes(0, claim->comm, sizeof claim->comm));
+}
+
+static uint64_t mix_file(const struct lock_table *table, uint64_t digest, const struct file *file)
+{
+    digest = mix(digest, file->id);
+    digest = mix_chunks(table, digest, file->name, file->name_len);
+    digest = mix_chunks(table, digest, file->content, file->content_len);
+    if (!file->create_claim)
+        return mix(digest, 0);
+    digest = mix(digest, claim_at(table, file->create_claim)->order);
+    return mix(mix(digest, file->mode), (uint64_t)file->uid << 32 | file->gid);
+}
+
+static uint64_t mix_lock(const struct lock_table *table, uint64_t digest, const struct lock *lock)
+{
+    digest = mix(digest, lock->id);
+    digest = mix(digest, lock->parent ? lock_at(table, lock->parent)->id : 0);
+    digest = mix_chunks(table, digest, lock->name, lock->name_len);
+    digest = mix(digest, (uint64_t)lock->uid << 32 | lock->gid);
+    digest = mix(digest, (uint64_t)lock->mode << 32 | lock->limit);
+    digest = mix(digest, lock->last_token);
+    digest = mix(digest, (uint64_t)lock->stamp_ms);
+    digest = mix(mix(digest, lock->maker_incarnation), lock->maker_seq);
+    for (uint32_t slot = lock->files.head; slot; slot = file_at(table, slot)->siblings.next)
+        digest = mix_file(table, digest, file_at(table, slot));
+    for (uint32_t slot = lock->claims.head; slot; slot = claim_at(table, slot)->in_lock.next)
+        digest = mix_claim(table, digest, claim_at(table, slot));
+    for (uint32_t slot = lock->waiters.head; slot; slot = waiter_at(table, slot)->in_lock.next)
+        digest = mix_claim(table, digest, waiter_at(table, slot));
+    return digest;
+}
+
+/* The lock that follows in a walk over the tree, parents first; 0 at the end. */
+static uint32_t walk_next(const struct lock_table *table, uint32_t slot)
+{
+    const struct lock *lock = lock_at(table, slot);
+    if (lock->locks.head)
+        return lock->locks.head;
+    while (!lock->siblings.next && lock->parent)
+        lock = lock_at(table, lock->parent);
+    return lock->siblings.next;
+}
+
+uint64_t lock_table_digest(const struct lock_table *table)
+{
+    uint64_t digest = mix(table->token, table->next_id);
+    for (uint32_t slot = 1; slot <= table->sessions.touched; slot++) {
+        const struct session *session = session_at(table, slot);
+        digest = mix(digest, session->node);
+        digest = mix(mix(digest, session->incarnation), session->seq);
+        digest = mix(digest, hash_bytes(0, session->boot_id, BOOT_ID_BYTES));
+    }
+    for (uint32_t slot = lock_table__lock(table, LOCK_TABLE_ROOT); slot;
+         slot = walk_next(table, slot))
+        digest = mix_lock(table, digest, lock_at(table, slot));
+    return digest;
+}

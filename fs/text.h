@@ -1,0 +1,25 @@
+/* Text for control files, without stdio. Pure. */
+#ifndef FS_TEXT_H
+#define FS_TEXT_H
+
+#include "command.h"
+
+/* A piece of text that grows; what does not fit is cut off. */
+struct text {
+    char *data;
+    size_t size;
+    size_t len;
+};
+
+void text_add(struct text *text, struct span span);
+void text_string(struct text *text, const char *string);
+void text_number(struct text *text, uint64_t number);
+
+/* Adds a name as one field of a line: what is not printable ASCII, and space and backslash, as
+ * backslash and three octal digits (as /proc/self/mountinfo does). */
+void text_field(struct text *text, struct span span);
+
+/* A decimal number, alone, with white space around it allowed. False where it is none. */
+bool text_parse_number(struct span span, uint64_t *ret_number);
+
+#endif
