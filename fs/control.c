@@ -1,0 +1,436 @@
+/* The control files: what a lock tells about itself, and who may know its number. */
+#include <errno.h>
+#include <string.h>
+
+#include "node_internal.h"
+
+uint32_t control__mode(enum control control, uint32_t lock_mode)
+{
+    uint32_t readers = lock_mode & 0444;
+    switch (control) {
+    case CONTROL_TOKEN: /* writable by whoever may read it: writing only asks */
+        return readers | readers >> 1;
+    case CONTROL_LIMIT:
+    case CONTROL_TTL:
+    case CONTROL_RELEASE:
+    case CONTROL_DELAY:
+        return 0644 & (readers | 0200);
+    default:
+        return readers;
+    }
+}
+
+/* A process of an earlier incarnation that had a claim when this boot's daemon was restarted reads
+ * ESTALE from then on, and so does everybody else here while it lives (DESIGN A4). */
+void control__lost_by_restart(struct node *node, const struct effect *effect)
+{
+    struct session_view session;
+    if (!effect->same_boot || !effect->process.pid ||
+        !lock_table_get_session(node->table, node->config.id, &session) ||
+        memcmp(session.boot_id, node->config.boot_id, BOOT_ID_BYTES) != 0)
+        return;
+    uint32_t slot = slab_take(&node->lost_processes);
+    if (!slot) {
+        node->lost_overflow = true;
+        return;
+    }
+    struct lost_process *lost = slab_at(&node->lost_processes, slot);
+    lost->lock = effect->lock;
+    lost->token = effect->token;
+    lost->process = effect->process;
+    index_add(&node->lost_by_lock, hash_number(lost->lock), slot);
+    if (session.incarnation != node->incarnation)
+        return;
+    struct node_action notice = {.type = NODE_ACTION_NOTICE,
+                                 .notice = {.type = NODE_NOTICE_LOST_BY_RESTART,
+                                            .token = effect->token,
+                                            .holder = effect->process}};
+    node__emit(node, &notice);
+}
+
+void control__process_ended(struct node *node, const struct process *process)
+{
+    for (uint32_t slot = 1; slot <= node->lost_processes.touched; slot++) {
+        struct lost_process *lost = slab_at(&node->lost_processes, slot);
+        if (!lost->lock || !node__same_process(&lost->process, process))
+            continue;
+        index_remove(&node->lost_by_lock, hash_number(lost->lock), slot);
+        *lost = (struct lost_process){0};
+        slab_give(&node->lost_processes, slot);
+    }
+}
+
+static uint32_t next_lost(const struct node *node, uint64_t lock, uint32_t slot)
+{
+    slot = slot ? index_next(&node->lost_by_lock, slot)
+                : index_first(&node->lost_by_lock, hash_number(lock));
+    while (slot && ((struct lost_process *)slab_at(&node->lost_processes, slot))->lock != lock)
+        slot = index_next(&node->lost_by_lock, slot);
+    return slot;
+}
+
+bool node_reads_token(const struct node *node, uint64_t inode)
+{
+    return tree_inode(&node->tree, inode) && tree_control(inode) == CONTROL_TOKEN;
+}
+
+bool node_lost_process(const struct node *node, uint64_t inode, size_t n,
+                       struct process *ret_process)
+{
+    const struct inode *lock = tree_inode(&node->tree, inode);
+    uint32_t slot = lock ? next_lost(node, lock->lock, 0) : 0;
+    while (slot && n--)
+        slot = next_lost(node, lock->lock, slot);
+    if (slot)
+        *ret_process = ((struct lost_process *)slab_at(&node->lost_processes, slot))->process;
+    return slot != 0;
+}
+
+/* What a process itself has here: its latest number, and whether that claim was lost. */
+struct standing {
+    uint64_t token;
+    bool lost;
+};
+
+static struct standing standing_of(const struct node *node, const struct inode *lock,
+                                   const struct process *process)
+{
+    struct standing standing = {0, false};
+    uint32_t slot = lock->claimants.head;
+    while (slot) {
+        const struct handle *handle = node__handle_at(node, slot);
+        bool kin = node__same_process(&handle->opener, process) ||
+                   node__same_process(&handle->locker, process);
+        if (kin && handle->token > standing.token)
+            standing = (struct standing){handle->token, handle->lost};
+        slot = handle->in_inode.next;
+    }
+    slot = 0;
+    while ((slot = next_lost(node, lock->lock, slot))) {
+        const struct lost_process *lost = slab_at(&node->lost_processes, slot);
+        if (node__same_process(&lost->process, process) && lost->token > standing.token)
+            standing = (struct standing){lost->token, true};
+    }
+    return standing;
+}
+
+static bool somebody_lost_here(const struct node *node, const struct inode *lock)
+{
+    for (uint32_t slot = lock->claimants.head; slot;) {
+        const struct handle *handle = node__handle_at(node, slot);
+        if (handle->lost)
+            return true;
+        slot = handle->in_inode.next;
+    }
+    return node->lost_overflow || next_lost(node, lock->lock, 0);
+}
+
+/* The kin rule of DESIGN A4. 0: a bystander, who may look; 1: `ret_token` is the caller's own;
+ * ESTALE, negative. */
+static int token_for(const struct node *node, const struct inode *lock,
+                     const struct node_request *request, uint64_t *ret_token)
+{
+    for (size_t i = 0; i < request->read.ancestors_count; i++) {
+        struct standing standing = standing_of(node, lock, &request->read.ancestors[i]);
+        if (!standing.token)
+            continue;
+        *ret_token = standing.token;
+        return standing.lost ? -ESTALE : 1;
+    }
+    return somebody_lost_here(node, lock) ? -ESTALE : 0;
+}
+
+static bool next_visible_claim(const struct node *node, uint64_t lock, uint64_t after,
+                               struct claim_view *ret_view)
+{
+    while (lock_table_next_claim(node->table, lock, after, ret_view)) {
+        if (node__visible_claim(node, ret_view))
+            return true;
+        after = ret_view->token;
+    }
+    return false;
+}
+
+/* A waiter whose caller is still there. */
+static bool next_visible_waiter(const struct node *node, uint64_t lock, uint64_t after,
+                                struct claim_view *ret_view)
+{
+    while (lock_table_next_waiter(node->table, lock, after, ret_view)) {
+        uint32_t slot = index_first(&node->requests_by_seq, hash_number(ret_view->seq));
+        while (slot && node__request_at(node, slot - 1)->seq != ret_view->seq)
+            slot = index_next(&node->requests_by_seq, slot);
+        if (slot || ret_view->node != node->config.id)
+            return true;
+        after = ret_view->position;
+    }
+    return false;
+}
+
+static void add_person_line(const struct node *node, struct text *line,
+                            const struct claim_view *view)
+{
+    int64_t held_ms = node->wall_ms - view->stamp_ms;
+    if (view->token)
+        text_number(line, view->token);
+    else
+        text_string(line, "-");
+    text_string(line, view->claim_mode == CLAIM_SHARED ? " shared " : " exclusive ");
+    text_number(line, view->node);
+    text_string(line, " ");
+    text_number(line, view->process.pid);
+    text_string(line, " ");
+    text_number(line, view->uid);
+    text_string(line, " ");
+    text_number(line, held_ms > 0 ? (uint64_t)held_ms / 1000 : 0);
+    text_string(line, " ");
+    text_field(line, (struct span){view->name, view->name_len});
+    text_string(line, " ");
+    if (view->process.comm[0])
+        text_field(line, (struct span){view->process.comm, strlen(view->process.comm)});
+    else
+        text_string(line, "-");
+    text_string(line, "\n");
+}
+
+static void add_pair(struct text *text, const char *key, uint64_t number)
+{
+    text_string(text, key);
+    text_string(text, " ");
+    text_number(text, number);
+    text_string(text, "\n");
+}
+
+static void add_status(const struct node *node, struct text *text)
+{
+    struct lock_table_counts counts;
+    lock_table_get_counts(node->table, &counts);
+    static const char *const roles[] = {"follower", "candidate", "leader", "failed"};
+    text_string(text, "version ");
+    text_string(text, node->config.version);
+    text_string(text, "\nrole ");
+    text_string(text, roles[raft_get_role(node->raft)]);
+    text_string(text, node->failed     ? "\nstate failed\n"
+                      : node->draining ? "\nstate draining\n"
+                      : node->stalled  ? "\nstate stalled\n"
+                      : node->full     ? "\nstate full\n"
+                                       : "\nstate serving\n");
+    add_pair(text, "node", node->config.id);
+    add_pair(text, "term", raft_get_term(node->raft));
+    add_pair(text, "last_index", raft_get_last_index(node->raft));
+    add_pair(text, "commit_index", raft_get_commit(node->raft));
+    add_pair(text, "applied_index", node->applied);
+    add_pair(text, "token", counts.token);
+    add_pair(text, "locks", counts.locks - 1);
+    add_pair(text, "claims", counts.claims);
+    add_pair(text, "waiters", counts.waiters);
+    add_pair(text, "claims_of_this_node", node->claims_held);
+    add_pair(text, "open_handles", node->handles_open);
+    add_pair(text, "contents_bytes", counts.contents_bytes);
+    add_pair(text, "ttl_ms", node->config.ttl_ms);
+    add_pair(text, "op_timeout_ms", node->config.op_timeout_ms);
+    add_pair(text, "log_room_bytes", node->log_room);
+    add_pair(text, "log_reserve_bytes", node_log_reserve(node));
+}
+
+/* `token` for a bystander: a number where one claim is all there can be, else a line per claim. */
+static bool add_bystander_token(const struct node *node, const struct lock_view *lock,
+                                uint64_t *key, struct text *line)
+{
+    struct claim_view view;
+    uint64_t last = 0;
+    if (lock->limit == 1) {
+        if (*key)
+            return false;
+        for (uint64_t after = 0; next_visible_claim(node, lock->id, after, &view);)
+            last = after = view.token;
+        *key = UINT64_MAX;
+        if (!last)
+            return false;
+        text_number(line, last);
+        text_string(line, "\n");
+        return true;
+    }
+    if (!next_visible_claim(node, lock->id, *key, &view))
+        return false;
+    *key = view.token;
+    text_number(line, view.token);
+    text_string(line, " ");
+    text_field(line, (struct span){view.name, view.name_len});
+    text_string(line, "\n");
+    return true;
+}
+
+static void add_seconds(struct text *line, uint64_t ms)
+{
+    text_number(line, ms / 1000);
+    if (ms % 1000) {
+        char digits[5] = {'.', (char)('0' + ms % 1000 / 100), (char)('0' + ms % 100 / 10),
+                          (char)('0' + ms % 10), 0};
+        text_string(line, digits);
+    }
+    text_string(line, "\n");
+}
+
+/* Adds the line after `key`, and moves the key on. False at the end. `own`: the number that a holder
+ * reads from `token`, 0 for a bystander. */
+static bool next_line(const struct node *node, enum control control, const struct lock_view *lock,
+                      uint64_t own, uint64_t *key, struct text *line)
+{
+    struct claim_view view;
+    switch (control) {
+    case CONTROL_HOLDERS:
+        if (!next_visible_claim(node, lock->id, *key, &view))
+            return false;
+        *key = view.token;
+        add_person_line(node, line, &view);
+        return true;
+    case CONTROL_WAITERS:
+        if (!next_visible_waiter(node, lock->id, *key, &view))
+            return false;
+        *key = view.position;
+        add_person_line(node, line, &view);
+        return true;
+    case CONTROL_TOKEN:
+        if (!own)
+            return add_bystander_token(node, lock, key, line);
+        break;
+    default:
+        break;
+    }
+
+    if (*key)
+        return false;
+    *key = 1;
+    switch (control) {
+    case CONTROL_TOKEN:
+        text_number(line, own);
+        text_string(line, "\n");
+        break;
+    case CONTROL_LAST:
+        text_number(line, lock->last_token);
+        text_string(line, "\n");
+        break;
+    case CONTROL_LIMIT:
+        if (lock->limit)
+            text_number(line, lock->limit);
+        else
+            text_string(line, "unlimited");
+        text_string(line, "\n");
+        break;
+    case CONTROL_TTL:
+        add_seconds(line, node->config.ttl_ms);
+        break;
+    case CONTROL_RELEASE:
+        text_string(line, "close\n");
+        break;
+    case CONTROL_DELAY:
+        text_string(line, "0\n");
+        break;
+    case CONTROL_STATUS:
+        add_status(node, line);
+        break;
+    default:
+        return false;
+    }
+    return true;
+}
+
+/* Renders the next line into the reader. False at the end. */
+static bool refill(const struct node *node, struct reader *reader, enum control control,
+                   const struct lock_view *lock, uint64_t own)
+{
+    struct text line = {.data = reader->line, .size = sizeof reader->line};
+    if (reader->ended || !next_line(node, control, lock, own, &reader->key, &line)) {
+        reader->ended = true;
+        return false;
+    }
+    reader->line_len = line.len;
+    reader->line_used = 0;
+    return true;
+}
+
+/* Gives the next piece of text, at most `size` bytes; `buffer` NULL skips it. */
+static size_t take(const struct node *node, struct reader *reader, enum control control,
+                   const struct lock_view *lock, uint64_t own, char *buffer, uint64_t size)
+{
+    size_t taken = 0;
+    while (taken < size) {
+        if (reader->line_used == reader->line_len && !refill(node, reader, control, lock, own))
+            break;
+        size_t len = reader->line_len - reader->line_used;
+        if (len > size - taken)
+            len = (size_t)(size - taken);
+        if (buffer)
+            memcpy(buffer + taken, reader->line + reader->line_used, len);
+        reader->line_used += len;
+        taken += len;
+    }
+    reader->offset += taken;
+    return taken;
+}
+
+void control__read(struct node *node, const struct node_request *request, struct handle *handle)
+{
+    const struct inode *inode = tree_at(&node->tree, handle->inode);
+    struct reader *reader = slab_at(&node->readers, handle->reader);
+    struct lock_view lock;
+    if (!lock_table_get_lock(node->table, inode->lock, &lock)) {
+        node__reply_error(node, request->slot, -ESTALE);
+        return;
+    }
+    bool afresh = !reader->started || !request->read.offset ||
+                  request->read.offset != reader->offset;
+    uint64_t own = 0;
+    if (handle->control == CONTROL_TOKEN && (afresh || !reader->ended)) {
+        int kin = token_for(node, inode, request, &own);
+        if (kin < 0) {
+            node__reply_error(node, request->slot, kin);
+            return;
+        }
+    }
+    if (afresh)
+        *reader = (struct reader){.started = true};
+    if (request->read.offset > reader->offset)
+        take(node, reader, handle->control, &lock, own, NULL, request->read.offset);
+    uint32_t size = request->read.size < NODE_DATA_BYTES ? request->read.size : NODE_DATA_BYTES;
+    size_t len = take(node, reader, handle->control, &lock, own, node->data, size);
+    if (!len && !request->read.offset && handle->control == CONTROL_TOKEN) {
+        node__reply_error(node, request->slot, -ENODATA);
+        return;
+    }
+    node__reply(node, &(struct node_reply){.slot = request->slot,
+                                           .type = NODE_REPLY_DATA,
+                                           .data = {node->data, len}});
+}
+
+void control__write(struct node *node, const struct node_request *request, struct handle *handle)
+{
+    const struct inode *inode = tree_at(&node->tree, handle->inode);
+    struct claim_view claim;
+    uint64_t token;
+    int error = 0;
+    switch (handle->control) {
+    case CONTROL_TOKEN:
+        if (!text_parse_number(request->write.data, &token))
+            error = -EINVAL;
+        else if (!lock_table_get_claim(node->table, inode->lock, token, &claim) ||
+                 !node__visible_claim(node, &claim))
+            error = -ESTALE;
+        break;
+    case CONTROL_LIMIT:
+    case CONTROL_TTL:
+    case CONTROL_RELEASE:
+    case CONTROL_DELAY:
+        error = -EOPNOTSUPP;
+        break;
+    default:
+        error = -EPERM;
+        break;
+    }
+    if (error)
+        node__reply_error(node, request->slot, error);
+    else
+        node__reply(node, &(struct node_reply){.slot = request->slot,
+                                               .type = NODE_REPLY_WRITTEN,
+                                               .number = request->write.data.len});
+}

@@ -1,0 +1,261 @@
+/* The node and the log: proposals go in, committed entries come out and are applied. */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "node_internal.h"
+
+void node__fail(struct node *node, const char *reason)
+{
+    if (node->failed)
+        return;
+    node->failed = true;
+    struct node_action action = {.type = NODE_ACTION_FAILED, .failed = {reason}};
+    node__emit(node, &action);
+}
+
+/* Bytes that a new piece of `len` takes at the ring's tail: it must not wrap. */
+static uint64_t ring_cost(const struct node *node, uint32_t len)
+{
+    uint64_t to_end = node->limits.pending_bytes - node->ring_tail % node->limits.pending_bytes;
+    return len <= to_end ? len : to_end + len;
+}
+
+static uint64_t ring_room(const struct node *node)
+{
+    return node->limits.pending_bytes - (node->ring_tail - node->ring_head);
+}
+
+static struct pending *pending_at(const struct node *node, uint64_t index)
+{
+    return &node->pending[index & (node->limits.pending_entries - 1)];
+}
+
+static uint64_t pending_count(const struct node *node)
+{
+    uint64_t first = node->applied > node->recovered_last ? node->applied : node->recovered_last;
+    return node->pending_last - first;
+}
+
+/* Takes the entry that is about to be persisted into the ring. */
+static struct span remember(struct node *node, uint64_t index, enum raft_entry_type type,
+                            struct span data)
+{
+    assert(index == node->pending_last + 1);
+    uint64_t cost = ring_cost(node, (uint32_t)data.len);
+    assert(cost <= ring_room(node) && pending_count(node) < node->limits.pending_entries);
+    node->ring_tail += cost;
+    node->pending_last = index;
+    *pending_at(node, index) = (struct pending){
+        .offset = node->ring_tail - data.len,
+        .len = (uint32_t)data.len,
+        .entry_type = type,
+    };
+    char *copy = node->ring + pending_at(node, index)->offset % node->limits.pending_bytes;
+    if (data.len)
+        memcpy(copy, data.data, data.len);
+    return (struct span){copy, data.len};
+}
+
+/* Starts to serve: the daemon's incarnation ends what the last one held (DESIGN C5). */
+static void log_incarnation(struct node *node)
+{
+    struct session_view session = {0};
+    lock_table_get_session(node->table, node->config.id, &session);
+    struct command command = {.type = COMMAND_INCARNATION, .replaces = session.incarnation};
+    memcpy(command.boot_id, node->config.boot_id, BOOT_ID_BYTES);
+    if (node__propose(node, &command, true))
+        node__fail(node, "no room in the log for the start of this daemon");
+}
+
+static void incarnation_applied(struct node *node, const struct command_result *result)
+{
+    if (result->error == -ESTALE) {
+        log_incarnation(node);
+    } else if (result->error) {
+        node__fail(node, "the cluster has no room for another node");
+    } else {
+        node->ready = true;
+        struct node_action action = {.type = NODE_ACTION_READY};
+        node__emit(node, &action);
+    }
+}
+
+static void apply(struct node *node, uint32_t entry_type, struct span data)
+{
+    node->applied++;
+    if (entry_type != RAFT_ENTRY_COMMAND)
+        return;
+    struct command command;
+    if (!codec_decode_command(data, &node->storage, &command)) {
+        node__fail(node, "the log holds an entry that this version cannot read");
+        return;
+    }
+    bool own = command.node == node->config.id && command.incarnation == node->incarnation;
+    node->unlinker = (struct process){0};
+    if (own && command.type == COMMAND_UNLINK) {
+        uint32_t slot = index_first(&node->requests_by_seq, hash_number(command.seq));
+        for (; slot; slot = index_next(&node->requests_by_seq, slot))
+            if (node__request_at(node, slot - 1)->seq == command.seq)
+                node->unlinker = node__request_at(node, slot - 1)->process;
+    }
+    struct command_result result = lock_table_apply(node->table, &command, node__effect, node);
+    if (!own)
+        return;
+    if (command.type == COMMAND_INCARNATION)
+        incarnation_applied(node, &result);
+    else
+        node__applied(node, &command, &result);
+}
+
+static void apply_committed(struct node *node)
+{
+    while (node->applied < node->commit && !node->failed) {
+        uint64_t index = node->applied + 1;
+        if (index <= node->recovered_last) {
+            if (node->replaying)
+                return;
+            node->replaying = true;
+            struct node_action action = {.type = NODE_ACTION_REPLAY,
+                                         .replay = {index, node->recovered_last}};
+            node__emit(node, &action);
+            return;
+        }
+        const struct pending *pending = pending_at(node, index);
+        struct span data = {node->ring + pending->offset % node->limits.pending_bytes,
+                            pending->len};
+        uint64_t end = pending->offset + pending->len;
+        apply(node, pending->entry_type, data);
+        node->ring_head = end;
+    }
+    if (node->leader && !node->seq && !node->ready && !node->failed &&
+        node->applied == node->pending_last)
+        log_incarnation(node);
+}
+
+void node__replayed(struct node *node, const struct node_event *event)
+{
+    if (event->replayed.index != node->applied + 1 ||
+        event->replayed.index > node->recovered_last) {
+        node__fail(node, "the log was read back in a wrong order");
+        return;
+    }
+    apply(node, event->replayed.entry_type, event->replayed.data);
+    if (node->applied == node->recovered_last)
+        apply_committed(node);
+}
+
+static void persist_entries(struct node *node, const struct raft_action *action, struct span data)
+{
+    /* One proposal is one entry, and so is a leader's no-op. */
+    assert(action->persist_entries.first == action->persist_entries.last);
+    struct node_action out = {
+        .type = NODE_ACTION_PERSIST_ENTRY,
+        .persist_entry = {.write = action->persist_entries.write,
+                          .index = action->persist_entries.first,
+                          .term = action->persist_entries.term,
+                          .entry_type = action->persist_entries.entry_type}};
+    out.persist_entry.data = remember(node, out.persist_entry.index,
+                                      action->persist_entries.entry_type, data);
+    uint64_t cost = data.len + LIMIT_RECORD_OVERHEAD_BYTES;
+    node->log_room -= cost < node->log_room ? cost : node->log_room;
+    node__emit(node, &out);
+}
+
+/* Carries out the actions of one raft step; `data` is what was proposed. */
+static void carry_out(struct node *node, const struct raft_actions *actions, struct span data)
+{
+    bool committed = false;
+    for (size_t i = 0; i < actions->count; i++) {
+        const struct raft_action *action = &actions->items[i];
+        switch (action->type) {
+        case RAFT_ACTION_PERSIST_STATE: {
+            struct node_action out = {
+                .type = NODE_ACTION_PERSIST_STATE,
+                .persist_state = {action->persist_state.write, action->persist_state.term,
+                                  action->persist_state.vote}};
+            node__emit(node, &out);
+            break;
+        }
+        case RAFT_ACTION_PERSIST_ENTRIES:
+            persist_entries(node, action, data);
+            break;
+        case RAFT_ACTION_COMMIT:
+            node->commit = action->commit.index;
+            committed = true;
+            break;
+        case RAFT_ACTION_ROLE:
+            node->leader = action->role.role == RAFT_LEADER;
+            if (action->role.role == RAFT_FAILED)
+                node__fail(node, "a write to the log failed");
+            break;
+        }
+    }
+    if (committed)
+        apply_committed(node);
+}
+
+void node__raft(struct node *node, const struct raft_event *event)
+{
+    struct raft_actions actions;
+    enum raft_error error = raft_step(node->raft, event, &actions);
+    if (error != RAFT_OK && error != RAFT_ERR_FAILED) {
+        node__fail(node, raft_error_text(error));
+        return;
+    }
+    carry_out(node, &actions, (struct span){NULL, 0});
+}
+
+/* Whether new work still leaves room for giving back all that is held and under way. */
+static int check_room(struct node *node, size_t len, bool gives_back)
+{
+    uint64_t commands_reserved =
+        (uint64_t)LIMIT_GIVE_BACK_COMMANDS * (node->claims_held + node->acquires + 1);
+    uint64_t reserve = node_log_reserve(node) + LIMIT_GIVE_BACK_BYTES;
+    uint64_t entries_free = node->limits.pending_entries - pending_count(node);
+    uint64_t ring_cost_now = ring_cost(node, (uint32_t)len);
+    uint64_t log_cost = len + LIMIT_RECORD_OVERHEAD_BYTES;
+    if (gives_back)
+        commands_reserved = reserve = 0;
+
+    bool full = node->log_room < log_cost + reserve;
+    if (full && !gives_back && !node->full) {
+        struct node_action notice = {.type = NODE_ACTION_NOTICE,
+                                     .notice = {.type = NODE_NOTICE_LOG_FULL}};
+        node__emit(node, &notice);
+    }
+    if (!gives_back)
+        node->full = full;
+    if (full)
+        return -ENOSPC;
+    if (entries_free <= commands_reserved || ring_room(node) < ring_cost_now + reserve)
+        return -ENOLCK;
+    return 0;
+}
+
+int node__propose(struct node *node, struct command *command, bool gives_back)
+{
+    if (node->failed || !node->leader)
+        return -ETIMEDOUT;
+    command->node = node->config.id;
+    command->incarnation = node->incarnation;
+    command->seq = command->type == COMMAND_INCARNATION ? 0 : node->seq + 1;
+    command->stamp_ms = node->wall_ms;
+    size_t len = codec_encode_command(command, node->encoded, sizeof node->encoded);
+    assert(len);
+    int error = check_room(node, len, gives_back);
+    if (error)
+        return error;
+
+    struct raft_event event = {.type = RAFT_EVENT_PROPOSE, .propose = {1}};
+    struct raft_actions actions;
+    enum raft_error refused = raft_step(node->raft, &event, &actions);
+    if (refused == RAFT_ERR_FULL)
+        return -ENOLCK;
+    if (refused != RAFT_OK)
+        return -ETIMEDOUT;
+    if (command->type != COMMAND_INCARNATION)
+        node->seq++;
+    carry_out(node, &actions, (struct span){node->encoded, len});
+    return 0;
+}
