@@ -173,15 +173,16 @@ static bool lock_is_empty(const struct lock *lock)
     return !lock->locks_count && !lock->claims_count && !lock->waiters_count;
 }
 
-static void remove_lock(struct lock_table *table, uint32_t slot, struct span name)
+static void remove_lock(struct lock_table *table, uint32_t slot, const struct command *command)
 {
     struct lock *lock = lock_at(table, slot);
     assert(lock_is_empty(lock) && lock->parent);
     struct lock *parent = lock_at(table, lock->parent);
     index_remove(&table->locks_by_id, hash_number(lock->id), slot);
-    index_remove(&table->locks_by_name, child_hash(table, lock->parent, name), slot);
+    index_remove(&table->locks_by_name, child_hash(table, lock->parent, command->name), slot);
     list_remove(&table->locks, offsetof(struct lock, siblings), &parent->locks, slot);
     parent->locks_count--;
+    parent->stamp_ms = command->stamp_ms;
     lock_table__name_give(table, &lock->name, lock->name_len);
     slab_give(&table->locks, slot);
 }
@@ -198,8 +199,7 @@ static int apply_rmdir(struct applying *applying)
         return -ENOENT;
     if (!lock_is_empty(lock_at(table, slot)))
         return -ENOTEMPTY;
-    remove_lock(table, slot, command->name);
-    lock_at(table, parent)->stamp_ms = command->stamp_ms;
+    remove_lock(table, slot, command);
     return 0;
 }
 
@@ -208,9 +208,7 @@ static int apply_unlink(struct applying *applying)
     struct lock_table *table = applying->table;
     const struct command *command = applying->command;
     uint32_t lock = lock_table__lock(table, command->lock);
-    if (!lock)
-        return -ESTALE;
-    uint32_t file = lock_table__file(table, lock, command->name);
+    uint32_t file = lock ? lock_table__file(table, lock, command->name) : 0;
     uint32_t slot = file ? file_at(table, file)->create_claim : 0;
     if (!slot || claim_at(table, slot)->order != command->token)
         return -ENOENT;
@@ -234,7 +232,7 @@ static int apply_cancel(struct applying *applying)
     const struct lock *lock = lock_at(table, slot);
     if (lock->maker_incarnation == command->incarnation && lock->maker_seq == command->target &&
         lock_is_empty(lock) && !lock->last_token)
-        remove_lock(table, slot, command->name);
+        remove_lock(table, slot, command);
     return 0;
 }
 
@@ -302,7 +300,8 @@ static int apply_set_claim(struct applying *applying)
 struct command_result lock_table_apply(struct lock_table *table, const struct command *command,
                                        effect_sink *sink, void *context)
 {
-    struct applying applying = {table, command, 0, sink, context};
+    struct applying applying = {
+        .table = table, .command = command, .sink = sink, .context = context};
     struct command_result result = {0};
     if (command->type == COMMAND_INCARNATION) {
         result.error = apply_incarnation(&applying);

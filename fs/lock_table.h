@@ -23,8 +23,11 @@
  *  every waiter can become a claim; and a file that is new finds no room for its name. A conversion
  *  has then lost its claim.
  *
- * Every claim that ends, and every waiter that leaves the queue, lets the head of the queue in, as
- * far as it goes: one exclusive claim, or all shared ones up to the first exclusive waiter.
+ * What a command ends is over before anybody gains by it. Then every resource that somebody has left,
+ * by the end of a claim or of a wait, lets the head of its queue in, as
+ * far as it goes: one exclusive claim, or all shared ones up to the first exclusive waiter. Where the
+ * waiter's handle has got a flock claim meanwhile (two threads wait through one handle), that one ends
+ * first, as converted, whatever its mode: a waiter's grant is always a new one.
  *
  * Tokens come from one counter of the whole table: every grant's is larger than all before.
  *

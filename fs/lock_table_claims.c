@@ -8,6 +8,7 @@
 static const size_t in_lock = offsetof(struct claim, in_lock);
 static const size_t in_session = offsetof(struct claim, in_session);
 static const size_t in_queue = offsetof(struct claim, in_queue);
+static const size_t in_unsettled = offsetof(struct file, in_unsettled);
 
 static uint64_t owner_hash(uint32_t session, uint64_t handle)
 {
@@ -116,13 +117,22 @@ static uint32_t grant(struct lock_table *table, const struct claim *request)
     return slot;
 }
 
-/* Takes a claim out of the table; the file stays, for the caller to drop. */
-static void take_out_claim(struct applying *applying, uint32_t slot, enum effect_cause cause,
-                           bool same_boot)
+/* Somebody leaves a file: see struct applying. */
+static void unsettle(struct applying *applying, uint32_t slot)
+{
+    struct file *file = file_at(applying->table, slot);
+    if (!file->unsettled)
+        list_append(&applying->table->files, in_unsettled, &applying->unsettled, slot);
+    file->unsettled = true;
+}
+
+static void end_claim(struct applying *applying, uint32_t slot, enum effect_cause cause,
+                      bool same_boot)
 {
     struct lock_table *table = applying->table;
     struct claim *claim = claim_at(table, slot);
     emit(applying, EFFECT_ENDED, cause, claim, same_boot);
+    unsettle(applying, claim->file);
 
     struct file *file = file_at(table, claim->file);
     struct lock *lock = lock_at(table, file->lock);
@@ -140,11 +150,13 @@ static void take_out_claim(struct applying *applying, uint32_t slot, enum effect
     slab_give(&table->claims, slot);
 }
 
-static void take_out_waiter(struct lock_table *table, uint32_t slot)
+static void remove_waiter(struct applying *applying, uint32_t slot)
 {
+    struct lock_table *table = applying->table;
     struct claim *waiter = waiter_at(table, slot);
     struct file *file = file_at(table, waiter->file);
     struct lock *lock = lock_at(table, file->lock);
+    unsettle(applying, waiter->file);
     lock->waiters_count--;
     file->waiters_count--;
     list_remove(&table->waiters, in_queue, &queue_of(table, waiter->file)->waiters, slot);
@@ -153,6 +165,12 @@ static void take_out_waiter(struct lock_table *table, uint32_t slot)
     index_remove(&table->waiters_by_position, hash_number(waiter->order), slot);
     index_remove(&table->waiters_by_owner, owner_hash(waiter->session, waiter->handle), slot);
     slab_give(&table->waiters, slot);
+}
+
+static void drop_waiter(struct applying *applying, uint32_t slot, enum effect_cause cause)
+{
+    emit(applying, EFFECT_DROPPED, cause, waiter_at(applying->table, slot), false);
+    remove_waiter(applying, slot);
 }
 
 /* Lets the head of the queue in, as far as it goes. */
@@ -164,39 +182,28 @@ static void advance(struct applying *applying, struct queue *queue)
         struct claim request = *waiter_at(table, slot);
         if (!fits(table, queue, request.session, request.handle, request.mode))
             return;
-        take_out_waiter(table, slot);
+        remove_waiter(applying, slot);
         /* Two threads may wait through one handle: the second grant converts the first. */
         uint32_t older = flock_of(table, request.session, request.handle);
         if (older)
-            take_out_claim(applying, older, CAUSE_CONVERTED, false);
+            end_claim(applying, older, CAUSE_CONVERTED, false);
         request.stamp_ms = applying->command->stamp_ms;
         uint32_t granted = grant(table, &request);
         emit(applying, EFFECT_GRANTED, CAUSE_NONE, claim_at(table, granted), false);
     }
 }
 
-/* What follows when somebody has left a file: the next in line, then the file itself goes. */
-static void settle(struct applying *applying, uint32_t file)
+/* Where somebody has left: the next in line, then the file itself goes, if nobody wants it. */
+static void settle(struct applying *applying)
 {
-    advance(applying, queue_of(applying->table, file));
-    lock_table__file_drop_unused(applying->table, file);
-}
-
-static void end_claim(struct applying *applying, uint32_t slot, enum effect_cause cause,
-                      bool same_boot)
-{
-    uint32_t file = claim_at(applying->table, slot)->file;
-    take_out_claim(applying, slot, cause, same_boot);
-    settle(applying, file);
-}
-
-static void drop_waiter(struct applying *applying, uint32_t slot, enum effect_cause cause)
-{
-    const struct claim *waiter = waiter_at(applying->table, slot);
-    uint32_t file = waiter->file;
-    emit(applying, EFFECT_DROPPED, cause, waiter, false);
-    take_out_waiter(applying->table, slot);
-    settle(applying, file);
+    struct lock_table *table = applying->table;
+    uint32_t slot;
+    while ((slot = applying->unsettled.head)) {
+        advance(applying, queue_of(table, slot));
+        list_remove(&table->files, in_unsettled, &applying->unsettled, slot);
+        file_at(table, slot)->unsettled = false;
+        lock_table__file_drop_unused(table, slot);
+    }
 }
 
 void lock_table__end_flock(struct applying *applying, uint64_t handle)
@@ -204,6 +211,7 @@ void lock_table__end_flock(struct applying *applying, uint64_t handle)
     uint32_t slot = flock_of(applying->table, applying->session, handle);
     if (slot)
         end_claim(applying, slot, CAUSE_RELEASED, false);
+    settle(applying);
 }
 
 void lock_table__end_handle(struct applying *applying, uint64_t handle, enum effect_cause cause)
@@ -214,6 +222,7 @@ void lock_table__end_handle(struct applying *applying, uint64_t handle, enum eff
         drop_waiter(applying, slot, cause);
     while ((slot = lock_table__claim_of(table, applying->session, handle, 0)))
         end_claim(applying, slot, cause, false);
+    settle(applying);
 }
 
 bool lock_table__end_seq(struct applying *applying, uint64_t handle, uint64_t seq)
@@ -223,11 +232,13 @@ bool lock_table__end_seq(struct applying *applying, uint64_t handle, uint64_t se
     while ((slot = waiter_of(table, applying->session, handle, slot)))
         if (waiter_at(table, slot)->seq == seq) {
             drop_waiter(applying, slot, CAUSE_CANCELLED);
+            settle(applying);
             return true;
         }
     while ((slot = lock_table__claim_of(table, applying->session, handle, slot)))
         if (claim_at(table, slot)->seq == seq) {
             end_claim(applying, slot, CAUSE_CANCELLED, false);
+            settle(applying);
             return true;
         }
     return false;
@@ -236,11 +247,11 @@ bool lock_table__end_seq(struct applying *applying, uint64_t handle, uint64_t se
 void lock_table__end_session(struct applying *applying, uint32_t session, bool same_boot)
 {
     const struct session *ending = session_at(applying->table, session);
-    /* Waits first: none of them may be granted by the end of a claim. */
     while (ending->waiters.head)
         drop_waiter(applying, ending->waiters.head, CAUSE_INCARNATION);
     while (ending->claims.head)
         end_claim(applying, ending->claims.head, CAUSE_INCARNATION, same_boot);
+    settle(applying);
 }
 
 static void enqueue(struct lock_table *table, struct queue *queue, const struct claim *request)
@@ -302,11 +313,14 @@ struct command_result lock_table__acquire(struct applying *applying)
     if (is_elsewhere(table, session, command->handle, file))
         return (struct command_result){.error = -EINVAL};
 
-    uint32_t older = command->kind == CLAIM_FLOCK ? flock_of(table, session, command->handle) : 0;
-    if (older && claim_at(table, older)->mode == command->claim_mode)
-        return (struct command_result){.token = claim_at(table, older)->order};
-    if (older)
+    /* More than once, where another thread's wait through this handle is granted by it. */
+    uint32_t older;
+    while (command->kind == CLAIM_FLOCK && (older = flock_of(table, session, command->handle))) {
+        if (claim_at(table, older)->mode == command->claim_mode)
+            return (struct command_result){.token = claim_at(table, older)->order};
         end_claim(applying, older, CAUSE_CONVERTED, false);
+        settle(applying);
+    }
 
     file = lock_table__file(table, lock, command->name);
     static const struct queue empty;
@@ -316,7 +330,7 @@ struct command_result lock_table__acquire(struct applying *applying)
     bool holds = lock_table__claim_of(table, session, command->handle, 0) != 0;
     bool free = fits(table, queue, session, command->handle, (uint8_t)command->claim_mode) &&
                 (holds || !queue->waiters.head);
-    if (!free && !command->wait)
+    if (!free && (!command->wait || command->kind == CLAIM_CREATE))
         return (struct command_result){.error = command->kind == CLAIM_CREATE ? -EEXIST
                                                                              : -EWOULDBLOCK};
     if (!(free ? can_grant(table) : can_wait(table)) ||

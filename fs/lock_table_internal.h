@@ -24,8 +24,8 @@ struct session {
 
 struct lock {
     uint64_t id;
-    uint32_t by_id;   /* chain */
-    uint32_t by_name; /* chain */
+    struct chain by_id;
+    struct chain by_name;
     uint32_t parent;
     uint32_t depth; /* 0: the root */
     uint32_t name;  /* chunks */
@@ -53,8 +53,8 @@ struct lock {
 /* A name that is claimed or waited for. */
 struct file {
     uint64_t id;
-    uint32_t by_id;   /* chain */
-    uint32_t by_name; /* chain */
+    struct chain by_id;
+    struct chain by_name;
     uint32_t lock;
     uint32_t name; /* chunks */
     uint32_t name_len;
@@ -67,6 +67,8 @@ struct file {
     uint32_t gid;
     uint32_t content; /* chunks */
     uint32_t content_len;
+    bool unsettled; /* see struct applying */
+    struct link in_unsettled;
     struct queue queue; /* where the lock is unlimited */
 };
 
@@ -77,8 +79,8 @@ struct claim {
     uint64_t seq;
     uint64_t process_start;
     int64_t stamp_ms;
-    uint32_t by_order; /* chain */
-    uint32_t by_owner; /* chain */
+    struct chain by_order;
+    struct chain by_owner;
     struct link in_lock;
     struct link in_session;
     struct link in_queue; /* of a waiter */
@@ -121,6 +123,8 @@ struct applying {
     uint32_t session;
     effect_sink *sink;
     void *context;
+    /* Files that somebody has left. All that a command ends is over before anybody gains by it. */
+    struct list unsettled;
 };
 
 static inline struct lock *lock_at(const struct lock_table *table, uint32_t slot)
@@ -167,7 +171,8 @@ struct command_result lock_table__acquire(struct applying *applying);
 /* The next claim of a handle after `slot` (0: the first), 0 at the end. */
 uint32_t lock_table__claim_of(const struct lock_table *table, uint32_t session, uint64_t handle,
                               uint32_t slot);
-/* End the flock claim of a handle of the applying session; its waits go on. */
+/* Each of these lets in who is next, when all is over.
+ * End the flock claim of a handle of the applying session; its waits go on. */
 void lock_table__end_flock(struct applying *applying, uint64_t handle);
 /* End all that a handle of the applying session holds and waits for. */
 void lock_table__end_handle(struct applying *applying, uint64_t handle, enum effect_cause cause);

@@ -74,45 +74,95 @@ void list_remove(const struct slab *slab, size_t offset, struct list *list, uint
     *link = (struct link){0, 0};
 }
 
+enum { BUCKETS_MIN = 16 };
+
 void index_layout(struct index *index, struct arena *arena, const struct slab *slab, size_t offset)
 {
-    uint32_t buckets = 16;
-    while (buckets < slab->capacity)
-        buckets *= 2;
-    *index = (struct index){.mask = buckets - 1, .offset = offset, .slab = slab};
-    index->heads = arena_take(arena, sizeof *index->heads * buckets);
+    uint32_t buckets_max = slab->capacity > BUCKETS_MIN ? slab->capacity : BUCKETS_MIN;
+    *index = (struct index){
+        .buckets = BUCKETS_MIN, .buckets_max = buckets_max, .offset = offset, .slab = slab};
+    index->heads = arena_take(arena, sizeof *index->heads * buckets_max);
 }
 
-static uint32_t *chain_at(const struct index *index, uint32_t slot)
+static struct chain *chain_at(const struct index *index, uint32_t slot)
 {
-    return (uint32_t *)(void *)((char *)slab_at(index->slab, slot) + index->offset);
+    return (struct chain *)(void *)((char *)slab_at(index->slab, slot) + index->offset);
+}
+
+/* The mask of the smallest power of two that is not below the number of buckets. */
+static uint32_t mask_of(uint32_t buckets)
+{
+    return UINT32_MAX >> __builtin_clz(buckets - 1);
+}
+
+static uint32_t bucket_of(const struct index *index, uint32_t hash)
+{
+    uint32_t mask = mask_of(index->buckets);
+    uint32_t bucket = hash & mask;
+    return bucket < index->buckets ? bucket : hash & (mask >> 1);
+}
+
+/* One bucket more: it takes its share of the one that served for it so far. */
+static void grow(struct index *index)
+{
+    uint32_t added = index->buckets++;
+    uint32_t *place = &index->heads[added & (mask_of(index->buckets) >> 1)];
+    uint32_t *end = &index->heads[added];
+    while (*place) {
+        uint32_t slot = *place;
+        struct chain *chain = chain_at(index, slot);
+        if (bucket_of(index, chain->hash) != added) {
+            place = &chain->next;
+            continue;
+        }
+        *place = chain->next;
+        chain->next = 0;
+        *end = slot;
+        end = &chain->next;
+    }
+}
+
+/* One bucket less: what is in the last one goes where it came from. */
+static void shrink(struct index *index)
+{
+    uint32_t removed = index->buckets - 1;
+    uint32_t *place = &index->heads[removed & (mask_of(index->buckets) >> 1)];
+    while (*place)
+        place = &chain_at(index, *place)->next;
+    *place = index->heads[removed];
+    index->heads[removed] = 0;
+    index->buckets = removed;
 }
 
 void index_add(struct index *index, uint64_t hash, uint32_t slot)
 {
-    uint32_t *head = &index->heads[hash & index->mask];
-    *chain_at(index, slot) = *head;
+    if (++index->count > index->buckets && index->buckets < index->buckets_max)
+        grow(index);
+    uint32_t *head = &index->heads[bucket_of(index, (uint32_t)hash)];
+    *chain_at(index, slot) = (struct chain){*head, (uint32_t)hash};
     *head = slot;
 }
 
 void index_remove(struct index *index, uint64_t hash, uint32_t slot)
 {
-    uint32_t *place = &index->heads[hash & index->mask];
+    uint32_t *place = &index->heads[bucket_of(index, (uint32_t)hash)];
     while (*place != slot) {
         assert(*place);
-        place = chain_at(index, *place);
+        place = &chain_at(index, *place)->next;
     }
-    *place = *chain_at(index, slot);
+    *place = chain_at(index, slot)->next;
+    if (--index->count < index->buckets / 4 && index->buckets > BUCKETS_MIN)
+        shrink(index);
 }
 
 uint32_t index_first(const struct index *index, uint64_t hash)
 {
-    return index->heads[hash & index->mask];
+    return index->heads[bucket_of(index, (uint32_t)hash)];
 }
 
 uint32_t index_next(const struct index *index, uint32_t slot)
 {
-    return *chain_at(index, slot);
+    return chain_at(index, slot)->next;
 }
 
 /* The finalizer of MurmurHash3 (Appleby, public domain constants). */

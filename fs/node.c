@@ -47,7 +47,7 @@ static struct parts lay_out(struct node *node, struct arena *arena,
     index_layout(&node->lost_by_lock, arena, &node->lost_processes,
                  offsetof(struct lost_process, by_lock));
     node->pending = arena_take(arena, sizeof *node->pending * limits->pending_entries);
-    node->ring = arena_take(arena, limits->pending_bytes);
+    chunks_layout(&node->pending_chunks, arena, limits->pending_bytes / CHUNK_DATA_BYTES);
     node->data = arena_take(arena, NODE_DATA_BYTES);
     node->dirents = arena_take(arena, sizeof *node->dirents * LIMIT_DIRENTS);
     node->dirent_names = arena_take(arena, sizeof *node->dirent_names * LIMIT_DIRENTS);

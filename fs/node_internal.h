@@ -67,15 +67,15 @@ struct request {
     uint64_t parent; /* MKDIR: the lock that it is made in, for its CANCEL */
     uint32_t name;   /* MKDIR: chunks of the tree */
     uint32_t name_len;
-    uint32_t by_seq; /* chain */
+    struct chain by_seq;
     struct link in_deadlines;
 };
 
 /* An entry from its proposal to its application. */
 struct pending {
-    uint64_t offset; /* in the ring, as an ever increasing count of bytes */
+    uint32_t chunks;
     uint32_t len;
-    uint32_t entry_type;
+    enum raft_entry_type entry_type;
 };
 
 /* A process of an earlier incarnation of this daemon that had a claim when that ended. */
@@ -83,7 +83,7 @@ struct lost_process {
     uint64_t lock;
     uint64_t token;
     struct process process;
-    uint32_t by_lock; /* chain */
+    struct chain by_lock;
 };
 
 struct node {
@@ -103,9 +103,7 @@ struct node {
 
     /* Entries proposed and not yet applied. */
     struct pending *pending; /* a ring by index */
-    char *ring;
-    uint64_t ring_head; /* bytes ever freed, ever used */
-    uint64_t ring_tail;
+    struct slab pending_chunks;
     uint64_t pending_last;   /* index of the newest */
     uint64_t recovered_last; /* what is up to here comes by REPLAYED */
     uint64_t commit;

@@ -14,18 +14,6 @@ void node__fail(struct node *node, const char *reason)
     node__emit(node, &action);
 }
 
-/* Bytes that a new piece of `len` takes at the ring's tail: it must not wrap. */
-static uint64_t ring_cost(const struct node *node, uint32_t len)
-{
-    uint64_t to_end = node->limits.pending_bytes - node->ring_tail % node->limits.pending_bytes;
-    return len <= to_end ? len : to_end + len;
-}
-
-static uint64_t ring_room(const struct node *node)
-{
-    return node->limits.pending_bytes - (node->ring_tail - node->ring_head);
-}
-
 static struct pending *pending_at(const struct node *node, uint64_t index)
 {
     return &node->pending[index & (node->limits.pending_entries - 1)];
@@ -37,24 +25,27 @@ static uint64_t pending_count(const struct node *node)
     return node->pending_last - first;
 }
 
-/* Takes the entry that is about to be persisted into the ring. */
-static struct span remember(struct node *node, uint64_t index, enum raft_entry_type type,
-                            struct span data)
+/* Keeps the entry that is about to be persisted until it is applied. */
+static void remember(struct node *node, uint64_t index, enum raft_entry_type type,
+                     struct span data)
 {
     assert(index == node->pending_last + 1);
-    uint64_t cost = ring_cost(node, (uint32_t)data.len);
-    assert(cost <= ring_room(node) && pending_count(node) < node->limits.pending_entries);
-    node->ring_tail += cost;
+    assert(pending_count(node) < node->limits.pending_entries);
     node->pending_last = index;
-    *pending_at(node, index) = (struct pending){
-        .offset = node->ring_tail - data.len,
-        .len = (uint32_t)data.len,
-        .entry_type = type,
-    };
-    char *copy = node->ring + pending_at(node, index)->offset % node->limits.pending_bytes;
-    if (data.len)
-        memcpy(copy, data.data, data.len);
-    return (struct span){copy, data.len};
+    struct pending *pending = pending_at(node, index);
+    *pending = (struct pending){.len = (uint32_t)data.len, .entry_type = type};
+    bool fits = chunks_resize(&node->pending_chunks, &pending->chunks, 0, data.len);
+    assert(fits); /* check_room() */
+    chunks_write(&node->pending_chunks, pending->chunks, 0, data);
+}
+
+/* Takes it out again; the bytes are in node->encoded. */
+static struct span recall(struct node *node, uint64_t index)
+{
+    struct pending *pending = pending_at(node, index);
+    chunks_read(&node->pending_chunks, pending->chunks, 0, node->encoded, pending->len);
+    chunks_resize(&node->pending_chunks, &pending->chunks, pending->len, 0);
+    return (struct span){node->encoded, pending->len};
 }
 
 /* Starts to serve: the daemon's incarnation ends what the last one held (DESIGN C5). */
@@ -121,12 +112,8 @@ static void apply_committed(struct node *node)
             node__emit(node, &action);
             return;
         }
-        const struct pending *pending = pending_at(node, index);
-        struct span data = {node->ring + pending->offset % node->limits.pending_bytes,
-                            pending->len};
-        uint64_t end = pending->offset + pending->len;
-        apply(node, pending->entry_type, data);
-        node->ring_head = end;
+        enum raft_entry_type type = pending_at(node, index)->entry_type;
+        apply(node, type, recall(node, index));
     }
     if (node->leader && !node->seq && !node->ready && !node->failed &&
         node->applied == node->pending_last)
@@ -155,8 +142,8 @@ static void persist_entries(struct node *node, const struct raft_action *action,
                           .index = action->persist_entries.first,
                           .term = action->persist_entries.term,
                           .entry_type = action->persist_entries.entry_type}};
-    out.persist_entry.data = remember(node, out.persist_entry.index,
-                                      action->persist_entries.entry_type, data);
+    out.persist_entry.data = data;
+    remember(node, out.persist_entry.index, action->persist_entries.entry_type, data);
     uint64_t cost = data.len + LIMIT_RECORD_OVERHEAD_BYTES;
     node->log_room -= cost < node->log_room ? cost : node->log_room;
     node__emit(node, &out);
@@ -213,8 +200,10 @@ static int check_room(struct node *node, size_t len, bool gives_back)
         (uint64_t)LIMIT_GIVE_BACK_COMMANDS * (node->claims_held + node->acquires + 1);
     uint64_t reserve = node_log_reserve(node) + LIMIT_GIVE_BACK_BYTES;
     uint64_t entries_free = node->limits.pending_entries - pending_count(node);
-    uint64_t ring_cost_now = ring_cost(node, (uint32_t)len);
-    uint64_t log_cost = len + LIMIT_RECORD_OVERHEAD_BYTES;
+    uint64_t bytes_free = (uint64_t)(node->pending_chunks.capacity - node->pending_chunks.used) *
+                          CHUNK_DATA_BYTES;
+    /* New work finds room or does not, whatever its size: so "full" is one state. */
+    uint64_t log_cost = (gives_back ? len : LIMIT_COMMAND_BYTES) + LIMIT_RECORD_OVERHEAD_BYTES;
     if (gives_back)
         commands_reserved = reserve = 0;
 
@@ -228,7 +217,7 @@ static int check_room(struct node *node, size_t len, bool gives_back)
         node->full = full;
     if (full)
         return -ENOSPC;
-    if (entries_free <= commands_reserved || ring_room(node) < ring_cost_now + reserve)
+    if (entries_free <= commands_reserved || bytes_free < len + CHUNK_DATA_BYTES + reserve)
         return -ENOLCK;
     return 0;
 }

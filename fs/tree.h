@@ -36,7 +36,7 @@ struct inode {
     uint32_t parent; /* of a file: the slot of its lock's inode, which it pins; 0: this is a lock */
     uint32_t name;   /* of a file: chunks */
     uint32_t name_len;
-    uint32_t by_key; /* chain */
+    struct chain by_key;
     /* Of a file: claims in the table that this node has closed already, or never took. */
     uint32_t gone_claims;
     /* Of a lock: handles that hold or have lost a claim here. */

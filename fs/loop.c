@@ -1,0 +1,519 @@
+/* The daemon's one loop. From top to bottom: how it starts, what it does with the node's actions,
+ * where events come from, how it stops. */
+#include "loop.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "data_dir.h"
+#include "disk.h"
+#include "fuse_edge.h"
+#include "guard.h"
+#include "process.h"
+#include "report.h"
+#include "wal.h"
+
+/* Room in the log beyond the reserve, so that work does not wait for preallocation. */
+enum { LOG_AHEAD_BYTES = 2 << 20 };
+
+/* One machine is one node, until nodes have peers. */
+enum { NODE_ID = 1 };
+
+enum { INIT_TIMEOUT_MS = 10 * 1000 };
+
+struct daemon {
+    const struct config *config;
+    uv_loop_t loop;
+    uv_poll_t timer; /* of the node, on CLOCK_BOOTTIME: uv_timer stands still in suspend */
+    int timer_file;
+    uv_timer_t drain_timer;
+    uv_signal_t terminate;
+    uv_signal_t interrupt;
+    bool handles_open;
+    struct data_dir data_dir;
+    bool data_dir_is_open;
+    void *node_memory;
+    size_t node_bytes;
+    struct node *node;
+    struct wal *wal;
+    struct fuse_edge *fuse;
+    uint64_t replay_first; /* 0: none wanted */
+    uint64_t replay_last;
+    bool ready;
+    bool draining;
+    bool stopping;
+    enum exit_code exit_code;
+    char message[512];
+};
+
+static uint64_t boottime_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static int64_t wall_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void stop(struct daemon *daemon, enum exit_code exit_code)
+{
+    if (exit_code > daemon->exit_code)
+        daemon->exit_code = exit_code;
+    daemon->stopping = true;
+    uv_stop(&daemon->loop);
+}
+
+/* The node's actions */
+
+static void set_timer(struct daemon *daemon, uint64_t at_ms)
+{
+    struct itimerspec when = {
+        .it_value = {.tv_sec = (time_t)(at_ms / 1000), .tv_nsec = (long)(at_ms % 1000) * 1000000}};
+    int error = timerfd_settime(daemon->timer_file, TFD_TIMER_ABSTIME, &when, NULL);
+    assert(!error);
+}
+
+static void tell(const struct node_notice *notice)
+{
+    static struct report_limit limits[NODE_NOTICE_NOT_YET + 1];
+    struct report_limit *limit = &limits[notice->type];
+    int path_len = (int)notice->path.len;
+    const char *path = path_len ? notice->path.data : "";
+    const struct process *process = &notice->process;
+    const struct process *holder = &notice->holder;
+
+    switch (notice->type) {
+    case NODE_NOTICE_UNLINKED:
+        report_limited(limit, REPORT_WARNING,
+                       "%.*s: process %" PRIu32 " (%s) unlinked the claim %" PRIu64
+                       " of process %" PRIu32 " (%s), which has lost it",
+                       path_len, path, process->pid, process->comm, notice->token, holder->pid,
+                       holder->comm);
+        break;
+    case NODE_NOTICE_DIRECTORY_LOCK:
+        report_limited(limit, REPORT_WARNING,
+                       "process %" PRIu32 " (%s) opened the directory '%.*s' as if to flock it, which "
+                       "no filesystem daemon could see: lock a file in it, such as '%.*slock'",
+                       process->pid, process->comm, path_len, path, path_len, path);
+        break;
+    case NODE_NOTICE_LOST_BY_RESTART:
+        report_limited(limit, REPORT_WARNING,
+                       "the claim %" PRIu64 " of process %" PRIu32
+                       " (%s) ended with the last run of this daemon",
+                       notice->token, holder->pid, holder->comm);
+        break;
+    case NODE_NOTICE_STALLED:
+        report_limited(limit, REPORT_ERROR,
+                       "the log did not answer within the operation timeout: requests fail with "
+                       "ETIMEDOUT until it does");
+        break;
+    case NODE_NOTICE_LOG_FULL:
+        report_limited(limit, REPORT_ERROR,
+                       "no room for the log on the disk of the data directory: new claims are "
+                       "refused with ENOSPC, releases go on");
+        break;
+    case NODE_NOTICE_NOT_YET:
+        report_limited(limit, REPORT_WARNING,
+                       "process %" PRIu32 " (%s) asked for an fcntl lock, which this version does "
+                       "not have: use flock",
+                       process->pid, process->comm);
+        break;
+    }
+}
+
+static void carry_out(void *context, const struct node_action *action)
+{
+    struct daemon *daemon = context;
+    switch (action->type) {
+    case NODE_ACTION_PERSIST_STATE:
+        wal_append_state(daemon->wal, action->persist_state.write, action->persist_state.term,
+                         action->persist_state.vote);
+        break;
+    case NODE_ACTION_PERSIST_ENTRY:
+        wal_append_entry(daemon->wal, action->persist_entry.write, action->persist_entry.index,
+                         action->persist_entry.term, action->persist_entry.entry_type,
+                         action->persist_entry.data.data, action->persist_entry.data.len);
+        break;
+    case NODE_ACTION_REPLAY:
+        daemon->replay_first = action->replay.first;
+        daemon->replay_last = action->replay.last;
+        break;
+    case NODE_ACTION_REPLY:
+        fuse_edge_reply(daemon->fuse, &action->reply);
+        break;
+    case NODE_ACTION_READY:
+        daemon->ready = true;
+        uv_stop(&daemon->loop);
+        break;
+    case NODE_ACTION_LOST:
+        fuse_edge_lost(daemon->fuse, action->lost.handle);
+        break;
+    case NODE_ACTION_SIGNAL:
+        process_signal(&action->signal.process, action->signal.number);
+        break;
+    case NODE_ACTION_TIMER:
+        set_timer(daemon, action->timer.at_ms);
+        break;
+    case NODE_ACTION_NOTICE:
+        tell(&action->notice);
+        break;
+    case NODE_ACTION_DRAINED:
+        stop(daemon, EXIT_STOPPED);
+        break;
+    case NODE_ACTION_FAILED:
+        report_error("stopping: %s", action->failed.reason);
+        stop(daemon, EXIT_FAILED);
+        break;
+    }
+}
+
+/* One step of the node, and the replay that it may ask for. */
+
+static void step_once(struct daemon *daemon, struct node_event *event)
+{
+    event->now_ms = boottime_ms();
+    event->wall_ms = wall_ms();
+    event->log_room = daemon->wal ? wal_room(daemon->wal) : 0;
+    node_step(daemon->node, event, carry_out, daemon);
+}
+
+static bool replay_entry(void *context, uint64_t index, uint64_t term, uint32_t type,
+                         const char *data, size_t len)
+{
+    struct daemon *daemon = context;
+    (void)term;
+    struct node_event event = {.type = NODE_EVENT_REPLAYED,
+                               .replayed = {index, type, {data, len}}};
+    step_once(daemon, &event);
+    return !daemon->stopping;
+}
+
+static void step(struct daemon *daemon, struct node_event *event)
+{
+    step_once(daemon, event);
+    if (daemon->replay_first) {
+        uint64_t first = daemon->replay_first;
+        daemon->replay_first = 0;
+        int error = wal_read(daemon->wal, first, daemon->replay_last, replay_entry, daemon,
+                             daemon->message, sizeof daemon->message);
+        if (error) {
+            report_error("%s", daemon->message);
+            stop(daemon, EXIT_FAILED);
+        }
+    }
+    if (daemon->wal)
+        wal_want_room(daemon->wal, node_log_reserve(daemon->node) + LOG_AHEAD_BYTES);
+}
+
+/* Events: the log */
+
+static void on_recovered_state(void *context, uint64_t term, uint64_t vote)
+{
+    struct node_event event = {.type = NODE_EVENT_RECOVERED_STATE,
+                               .recovered_state = {term, vote}};
+    step(context, &event);
+}
+
+static void on_recovered_entry(void *context, uint64_t index, uint64_t term)
+{
+    struct node_event event = {.type = NODE_EVENT_RECOVERED_ENTRY,
+                               .recovered_entry = {index, term}};
+    step(context, &event);
+}
+
+static void on_durable(void *context, uint64_t write)
+{
+    struct node_event event = {.type = NODE_EVENT_PERSISTED, .persisted = {write}};
+    step(context, &event);
+}
+
+static void on_write_failed(void *context, int error, const char *file)
+{
+    report_error("%s: writing the log failed: %s. What was not yet acknowledged may be lost, "
+                 "nothing else",
+                 file, strerror(-error));
+    struct node_event event = {.type = NODE_EVENT_PERSIST_FAILED};
+    step(context, &event);
+}
+
+static const struct wal_handler wal_handler = {
+    .state = on_recovered_state,
+    .entry = on_recovered_entry,
+    .durable = on_durable,
+    .failed = on_write_failed,
+};
+
+/* Events: the mount */
+
+static void on_fuse_event(void *context, struct node_event *event)
+{
+    step(context, event);
+}
+
+static void on_fuse_turn_end(void *context)
+{
+    struct daemon *daemon = context;
+    wal_flush(daemon->wal);
+}
+
+static bool on_reads_token(void *context, uint64_t inode)
+{
+    const struct daemon *daemon = context;
+    return node_reads_token(daemon->node, inode);
+}
+
+static bool on_lost_process(void *context, uint64_t inode, size_t n, struct process *ret_process)
+{
+    const struct daemon *daemon = context;
+    return node_lost_process(daemon->node, inode, n, ret_process);
+}
+
+static void on_gone(void *context, int error)
+{
+    struct daemon *daemon = context;
+    if (error && error != -ENODEV) {
+        report_error("the connection to the kernel broke: %s", strerror(-error));
+        stop(daemon, EXIT_FAILED);
+        return;
+    }
+    report_warning("%s was unmounted from outside: stopping", daemon->config->mount_point);
+    stop(daemon, EXIT_STOPPED);
+}
+
+static const struct fuse_edge_handler fuse_handler = {
+    .event = on_fuse_event,
+    .turn_end = on_fuse_turn_end,
+    .reads_token = on_reads_token,
+    .lost_process = on_lost_process,
+    .gone = on_gone,
+};
+
+/* Events: time and signals */
+
+static void on_timer(uv_poll_t *handle, int status, int events)
+{
+    struct daemon *daemon = handle->data;
+    uint64_t expirations;
+    (void)status;
+    (void)events;
+    if (read(daemon->timer_file, &expirations, sizeof expirations) < 0)
+        return;
+    struct node_event event = {.type = NODE_EVENT_TIMER};
+    step(daemon, &event);
+    wal_flush(daemon->wal);
+}
+
+static void on_drain_timeout(uv_timer_t *timer)
+{
+    struct daemon *daemon = timer->data;
+    report_warning("claims still held after the drain timeout: %" PRIu32 ", they end now",
+                   node_claims_held(daemon->node));
+    stop(daemon, EXIT_STOPPED);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct daemon *daemon = handle->data;
+    (void)number;
+    if (daemon->draining) {
+        report_warning("told to stop again: not waiting for %" PRIu32 " claims",
+                       node_claims_held(daemon->node));
+        stop(daemon, EXIT_STOPPED);
+        return;
+    }
+    daemon->draining = true;
+    report_info("stopping: no new claims; waiting up to %.1f s for %" PRIu32 " claims",
+                daemon->config->drain_timeout_ms / 1000.0, node_claims_held(daemon->node));
+    struct node_event event = {.type = NODE_EVENT_DRAIN};
+    step(daemon, &event);
+    wal_flush(daemon->wal);
+    uv_timer_start(&daemon->drain_timer, on_drain_timeout, daemon->config->drain_timeout_ms, 0);
+}
+
+/* Starting */
+
+static int open_handles(struct daemon *daemon)
+{
+    int error = uv_loop_init(&daemon->loop);
+    if (error)
+        return error;
+    daemon->timer_file = timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (daemon->timer_file < 0) {
+        error = -errno;
+        uv_loop_close(&daemon->loop);
+        return error;
+    }
+    uv_poll_init(&daemon->loop, &daemon->timer, daemon->timer_file);
+    uv_timer_init(&daemon->loop, &daemon->drain_timer);
+    uv_signal_init(&daemon->loop, &daemon->terminate);
+    uv_signal_init(&daemon->loop, &daemon->interrupt);
+    daemon->timer.data = daemon->drain_timer.data = daemon;
+    daemon->terminate.data = daemon->interrupt.data = daemon;
+    uv_poll_start(&daemon->timer, UV_READABLE, on_timer);
+    daemon->handles_open = true;
+    return 0;
+}
+
+static int make_node(struct daemon *daemon)
+{
+    struct node_config config = {
+        .id = NODE_ID,
+        .ttl_ms = daemon->config->ttl_ms,
+        .op_timeout_ms = daemon->config->op_timeout_ms,
+        .version = LOCKFS_VERSION,
+    };
+    while (!config.incarnation)
+        if (getrandom(&config.incarnation, sizeof config.incarnation, 0) < 0)
+            return -errno;
+    int error = process_boot_id(config.boot_id);
+    if (error)
+        return error;
+    /* Untouched pages cost nothing: the limits are large, and what is used is small. */
+    daemon->node_bytes = node_size(&node_limits_default);
+    daemon->node_memory = mmap(NULL, daemon->node_bytes, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (daemon->node_memory == MAP_FAILED) {
+        daemon->node_memory = NULL;
+        return -errno;
+    }
+    daemon->node = node_init(daemon->node_memory, &node_limits_default, &config);
+    assert(daemon->node);
+    return 0;
+}
+
+/* Recovers the log and brings the node to where it serves. */
+static int start_node(struct daemon *daemon)
+{
+    int error = make_node(daemon);
+    if (error) {
+        report_answer("cannot start: %s", strerror(-error));
+        return error;
+    }
+    error = wal_open(&daemon->loop, &disk_real, daemon->config->data, &wal_handler, daemon,
+                     daemon->message, sizeof daemon->message, &daemon->wal);
+    if (error) {
+        report_answer("%s", daemon->message);
+        return error;
+    }
+    struct node_event event = {.type = NODE_EVENT_START};
+    step(daemon, &event);
+    wal_flush(daemon->wal);
+    while (!daemon->ready && !daemon->stopping)
+        uv_run(&daemon->loop, UV_RUN_ONCE);
+    return daemon->stopping ? -EIO : 0;
+}
+
+static int prepare_mount_point(struct daemon *daemon)
+{
+    const char *mount_point = daemon->config->mount_point;
+    bool immutable;
+    int error = mount_point_prepare(mount_point, daemon->message, sizeof daemon->message);
+    if (!error && daemon->message[0])
+        report_info("%s", daemon->message);
+    if (!error && !daemon->config->unguarded) {
+        error = guard_lay(mount_point, &immutable, daemon->message, sizeof daemon->message);
+        if (!error && daemon->message[0])
+            report_info("%s", daemon->message);
+    }
+    if (error)
+        report_answer("%s", daemon->message);
+    return error;
+}
+
+static int mount_tree(struct daemon *daemon)
+{
+    struct fuse_edge_options options = {
+        .mount_point = daemon->config->mount_point,
+        .allow_other = geteuid() == 0,
+        .requests_max = node_limits_default.requests,
+        .handles_max = node_limits_default.handles + node_limits_default.pending_entries,
+        .init_timeout_ms = INIT_TIMEOUT_MS,
+    };
+    int error = fuse_edge_mount(&daemon->fuse, &daemon->loop, &options, &fuse_handler, daemon,
+                                daemon->message, sizeof daemon->message);
+    if (error)
+        report_answer("%s", daemon->message);
+    return error;
+}
+
+static bool start(struct daemon *daemon)
+{
+    int error = data_dir_open(daemon->config->data, daemon->message, sizeof daemon->message,
+                              &daemon->data_dir);
+    if (error) {
+        report_answer("%s", daemon->message);
+        return false;
+    }
+    daemon->data_dir_is_open = true;
+    error = open_handles(daemon);
+    if (error) {
+        report_answer("cannot start: %s", strerror(-error));
+        return false;
+    }
+    return !prepare_mount_point(daemon) && !start_node(daemon) && !mount_tree(daemon);
+}
+
+/* Stopping, in the reverse order */
+
+static void close_handle(uv_handle_t *handle, void *context)
+{
+    (void)context;
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+static void finish(struct daemon *daemon)
+{
+    fuse_edge_unmount(daemon->fuse);
+    daemon->fuse = NULL;
+    if (daemon->handles_open) {
+        wal_close(daemon->wal);
+        daemon->wal = NULL;
+        uv_walk(&daemon->loop, close_handle, NULL);
+        uv_run(&daemon->loop, UV_RUN_DEFAULT);
+        int error = uv_loop_close(&daemon->loop);
+        assert(!error);
+        close(daemon->timer_file);
+    }
+    if (daemon->node_memory)
+        munmap(daemon->node_memory, daemon->node_bytes);
+    if (daemon->data_dir_is_open)
+        data_dir_close(&daemon->data_dir);
+}
+
+enum exit_code loop_run(const struct config *config, void (*ready)(void *context), void *context)
+{
+    struct daemon daemon = {.config = config, .exit_code = EXIT_STOPPED};
+    signal(SIGPIPE, SIG_IGN);
+    if (!start(&daemon)) {
+        finish(&daemon);
+        return daemon.exit_code > EXIT_CANNOT_START ? daemon.exit_code : EXIT_CANNOT_START;
+    }
+    uv_signal_start(&daemon.terminate, on_signal, SIGTERM);
+    uv_signal_start(&daemon.interrupt, on_signal, SIGINT);
+    ready(context);
+    report_info("lockfs %s serves %s, data in %s", LOCKFS_VERSION, config->mount_point,
+                config->data);
+    while (!daemon.stopping)
+        uv_run(&daemon.loop, UV_RUN_DEFAULT);
+    finish(&daemon);
+    if (!config->unguarded)
+        report_info("stopped; the guard stays on %s, 'lockfsd --remove-guard %s' takes it away",
+                    config->mount_point, config->mount_point);
+    else
+        report_info("stopped");
+    return daemon.exit_code;
+}
