@@ -1,0 +1,122 @@
+/*
+ * A model of the lock table that is as plain as it can be: lists, strings, linear scans, malloc. It
+ * was written from fs/lock_table.h alone, and shares the types of that header and nothing else, so
+ * that a mistake in one of the two shows as a difference.
+ *
+ * Everything in it may be looked at; but for `mark`, nothing but naive_apply() may change it.
+ */
+#ifndef TESTS_NAIVE_MODEL_H
+#define TESTS_NAIVE_MODEL_H
+
+#include "fs/lock_table.h"
+
+/* Pointers to things of one kind, in the order in which they came. */
+struct naive_list {
+    void **items;
+    size_t count;
+};
+
+struct naive_lock {
+    uint64_t id;
+    uint64_t parent;
+    char *name;
+    uint32_t uid;
+    uint32_t gid;
+    uint32_t mode;
+    uint32_t limit;
+    uint64_t last_token;
+    int64_t stamp_ms;
+    /* The MKDIR that made it. */
+    uint64_t node;
+    uint64_t incarnation;
+    uint64_t seq;
+};
+
+/* A claim, or a waiter: `token` is 0 then. */
+struct naive_claim {
+    uint64_t token;
+    uint64_t lock;
+    char *name;
+    uint64_t node;
+    uint64_t handle;
+    uint64_t seq;
+    enum claim_kind kind;
+    enum claim_mode claim_mode;
+    struct process process;
+    int64_t stamp_ms;
+    uint32_t uid;      /* of who asked */
+    uint32_t mode;     /* of the file, where the claim was made by creating */
+    uint32_t file_uid; /* likewise */
+    uint32_t file_gid; /* likewise */
+    bool doomed;       /* ends with the command that is being applied */
+    uint64_t mark;     /* the caller's own note, 0 at first */
+};
+
+/* There while somebody has a claim on it or waits for one; seen only while somebody has a claim. */
+struct naive_file {
+    uint64_t lock;
+    char *name;
+    char *content;
+    size_t content_len;
+    uint64_t mark; /* the caller's own note, 0 at first */
+};
+
+struct naive_session {
+    uint64_t node;
+    uint64_t incarnation;
+    uint64_t seq;
+    uint8_t boot_id[BOOT_ID_BYTES];
+};
+
+struct naive_model {
+    struct lock_table_limits limits;
+    struct naive_list locks;
+    struct naive_list claims;  /* in order of token */
+    struct naive_list waiters; /* first come first */
+    struct naive_list files;   /* in the order in which they came to be */
+    struct naive_list sessions;
+    uint64_t highest_lock; /* the highest id that a lock ever had */
+    uint64_t token;
+    effect_sink *sink;
+    void *context;
+    const struct effect *order;
+    size_t order_count;
+};
+
+struct naive_model *naive_new(const struct lock_table_limits *limits);
+void naive_free(struct naive_model *model);
+
+/*
+ * The table is free to choose in which order it serves the queues of several resources, where one
+ * command ends claims on them: the model then serves them in the order in which `order`, the
+ * effects that the table had, grants something on them.
+ */
+struct command_result naive_apply(struct naive_model *model, const struct command *command,
+                                  effect_sink *sink, void *context, const struct effect *order,
+                                  size_t order_count);
+
+/* Ids are the table's to choose: the lock that MKDIR has just made takes this one. */
+void naive_set_lock_id(struct naive_model *model, uint64_t lock, uint64_t id);
+
+/* Typed access to the lists. */
+struct naive_lock *naive_lock_at(const struct naive_model *model, size_t i);
+struct naive_claim *naive_claim_at(const struct naive_model *model, size_t i);
+struct naive_claim *naive_waiter_at(const struct naive_model *model, size_t i);
+struct naive_file *naive_file_at(const struct naive_model *model, size_t i);
+
+/* NULL where there is no such thing. */
+struct naive_lock *naive_lock(const struct naive_model *model, uint64_t id);
+struct naive_lock *naive_child(const struct naive_model *model, uint64_t parent, struct span name);
+bool naive_is_claimed(const struct naive_model *model, uint64_t lock, const char *name);
+/* A claimed file. */
+struct naive_file *naive_file(const struct naive_model *model, uint64_t lock, struct span name);
+struct naive_session *naive_session(const struct naive_model *model, uint64_t node);
+/* The claim by creating on a file. */
+struct naive_claim *naive_creator(const struct naive_model *model, uint64_t lock, struct span name);
+
+/* Levels below the root. */
+unsigned naive_depth(const struct naive_model *model, uint64_t lock);
+uint64_t naive_contents_bytes(const struct naive_model *model);
+bool naive_same_name(const char *name, struct span span);
+
+#endif
