@@ -51,11 +51,12 @@ enum command_type {
     COMMAND_ACQUIRE,
     /* The handle is closed: its claims and waits end. */
     COMMAND_RELEASE,
-    /* The handle's flock claim ends. A claim by creating stays, and so do its waits (another thread's
-     * flock(2) goes on waiting when this one unlocks). */
+    /* The handle's flock claim ends. A claim by creating stays, and so do its waits (another
+     * thread's flock(2) goes on waiting when this one unlocks). */
     COMMAND_UNLOCK,
     /* The claim `token`, made by creating file `name` of `lock`, ends, and with it every claim and
-     * wait of its handle. EBUSY: it is another node's. ENOENT: there is no such claim (any more). */
+     * wait of its handle. EBUSY: it is another node's. ENOENT: there is no such claim (any more).
+     */
     COMMAND_UNLINK,
     /* The command `target` of this incarnation was given up: what it gained ends, be it a wait, a
      * claim (found by `handle`), or a lock made by mkdir (found by `lock` and `name`, and undone

@@ -16,10 +16,10 @@ static const char help[] =
     "       lockfsd --remove-guard MOUNT\n"
     "Serves locks as files under the directory MOUNT.\n"
     "\n"
-    "      --data DIR               where the log is kept, not below MOUNT (default for\n"
-    "                               root /var/lib/lockfs, for others\n"
+    "      --data DIR               where the log is kept, not below MOUNT (default:\n"
+    "                               /var/lib/lockfs for root, else\n"
     "                               $XDG_STATE_HOME/lockfs or ~/.local/state/lockfs)\n"
-    "      --ttl SECONDS            after a crash, claims end after this (default 10)\n"
+    "      --ttl SECONDS            claims end this long after a crash (default 10)\n"
     "      --op-timeout SECONDS     a request gives up after this (default 5)\n"
     "      --drain-timeout SECONDS  SIGTERM waits this long for claims (default 30)\n"
     "      --unguarded              do without the guard, which needs root: whenever\n"
@@ -147,7 +147,8 @@ enum config_action config_parse(int argc, char *argv[], struct config *ret_confi
     if (fine && remove_guard && config.unguarded)
         fine = complain(&problem, "--remove-guard and --unguarded do not go together");
     if (fine)
-        fine = set_mount_point((const char *const *)argv + optind, argc - optind, &config, &problem);
+        fine =
+            set_mount_point((const char *const *)argv + optind, argc - optind, &config, &problem);
     if (fine && !remove_guard)
         fine = set_data(data, &config, &problem);
     if (!fine)
@@ -222,7 +223,7 @@ static bool set_mount_point(const char *const *arguments, int count, struct conf
         return complain(problem, "the directory to mount on has an empty name");
     int error = real_path(arguments[0], config->mount_point);
     if (error != 0)
-        return complain(problem, "%s: %s", arguments[0], strerror(-error));
+        return complain(problem, "MOUNT: %s: %s", strerror(-error), arguments[0]);
     return true;
 }
 
@@ -242,7 +243,7 @@ static bool set_data(const char *data, struct config *config, const struct probl
         return complain(problem, "--data: the directory has an empty name");
     int error = real_path(data, config->data);
     if (error != 0)
-        return complain(problem, "--data: %s: %s", data, strerror(-error));
+        return complain(problem, "--data: %s: %s", strerror(-error), data);
     if (lies_in(config->data, config->mount_point))
         return complain(problem, "--data: %s must not lie below the mount point %s", config->data,
                         config->mount_point);

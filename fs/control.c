@@ -271,8 +271,8 @@ static void add_seconds(struct text *line, uint64_t ms)
     text_string(line, "\n");
 }
 
-/* Adds the line after `key`, and moves the key on. False at the end. `own`: the number that a holder
- * reads from `token`, 0 for a bystander. */
+/* Adds the line after `key`, and moves the key on. False at the end. `own`: the number that a
+ * holder reads from `token`, 0 for a bystander. */
 static bool next_line(const struct node *node, enum control control, const struct lock_view *lock,
                       uint64_t own, uint64_t *key, struct text *line)
 {
@@ -378,8 +378,8 @@ void control__read(struct node *node, const struct node_request *request, struct
         node__reply_error(node, request->slot, -ESTALE);
         return;
     }
-    bool afresh = !reader->started || !request->read.offset ||
-                  request->read.offset != reader->offset;
+    bool afresh =
+        !reader->started || !request->read.offset || request->read.offset != reader->offset;
     uint64_t own = 0;
     if (handle->control == CONTROL_TOKEN && (afresh || !reader->ended)) {
         int kin = token_for(node, inode, request, &own);

@@ -166,13 +166,14 @@ static long read_pid(int file)
     return strtol(text, NULL, 10);
 }
 
-/* For those who are refused, so it does not matter whether it works. */
+/* For those who are refused, so it does not matter whether it works. Always of one length, so that
+ * nothing is left of the last one. */
 static void write_pid(int file)
 {
     char text[32];
-    int len = snprintf(text, sizeof text, "%ld\n", (long)getpid());
-    if (ftruncate(file, 0) == 0 && pwrite(file, text, (size_t)len, 0) != len)
-        (void)ftruncate(file, 0);
+    int len = snprintf(text, sizeof text, "%-20ld\n", (long)getpid());
+    ssize_t done = pwrite(file, text, (size_t)len, 0);
+    (void)done;
 }
 
 /* Whether the name still leads to the file that was locked. */
@@ -216,6 +217,8 @@ static int lock_directory(const struct opening *opening, int *ret_file)
 /* The identity: "lockfs-data VERSION IDENTITY CHECKSUM", the latter two hexadecimal, of 16 and 8
  * digits. Other versions will begin like this, too. */
 
+#define BEGINNING "lockfs-data "
+
 static uint32_t checksum(char *text, size_t len)
 {
     return ~crc32_iscsi((unsigned char *)text, (int)len, UINT32_MAX);
@@ -223,7 +226,7 @@ static uint32_t checksum(char *text, size_t len)
 
 static int format_identity(uint64_t identity, char *text, size_t size)
 {
-    int len = snprintf(text, size, "lockfs-data %d %016" PRIx64, VERSION, identity);
+    int len = snprintf(text, size, BEGINNING "%d %016" PRIx64, VERSION, identity);
     return len + snprintf(text + len, size - (size_t)len, " %08" PRIx32 "\n",
                           checksum(text, (size_t)len));
 }
@@ -233,8 +236,7 @@ static int read_identity(const struct opening *opening, uint64_t *ret_identity)
 {
     char text[IDENTITY_BYTES_MAX];
     char expected[IDENTITY_BYTES_MAX];
-    unsigned version;
-    uint64_t identity;
+    uint64_t identity = 0;
 
     int file = openat(opening->directory, "identity", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (file < 0 && errno == ENOENT)
@@ -247,12 +249,17 @@ static int read_identity(const struct opening *opening, uint64_t *ret_identity)
         return refuse(opening, error == -ENOENT ? -EIO : error,
                       "has a file 'identity' that cannot be read: %s", strerror(-error));
     text[len] = '\0';
-    if (sscanf(text, "lockfs-data %u", &version) == 1 && version > VERSION)
-        return refuse(opening, -EPROTO,
-                      "has format version %u, but this lockfsd knows version %d only", version,
-                      VERSION);
-    if (sscanf(text, "lockfs-data %*u %16" SCNx64, &identity) != 1 || identity == 0 ||
-        format_identity(identity, expected, sizeof expected) != len ||
+    if (strncmp(text, BEGINNING, strlen(BEGINNING)) == 0) {
+        char *after;
+        unsigned long version = strtoul(text + strlen(BEGINNING), &after, 10);
+        if (version > VERSION)
+            return refuse(opening, -EPROTO,
+                          "has format version %lu, but this lockfsd knows version %d only", version,
+                          VERSION);
+        identity = strtoull(after, NULL, 16);
+    }
+    /* What it must be is known once the identity is. */
+    if (identity == 0 || format_identity(identity, expected, sizeof expected) != len ||
         memcmp(text, expected, (size_t)len) != 0)
         return refuse(opening, -EBADMSG, "has a damaged file 'identity'");
     /* A name that is there after a kill may be on no disk yet. */

@@ -26,6 +26,7 @@
 
 /* How long a mounted lockfs may take to answer before it counts as alive, but stuck. */
 #define PROBE_TIMEOUT_MS 3000
+#define PROBE_KILL_MS    1000
 
 /* How long to wait for another lockfsd that works on the same guard. */
 #define LOCK_TIMEOUT_MS 1000
@@ -136,7 +137,8 @@ static int ask(const char *path)
 }
 
 /* -ENOTCONN: the daemon of the lockfs at `path` is dead. Anything else: it lives, or may. A child
- * asks, since a daemon that lives and is stopped never answers, and can make who asks unkillable. */
+ * asks, since a daemon that lives and is stopped never answers, and can make who asks unkillable.
+ */
 static int lockfs_probe(const char *path)
 {
     pid_t child = fork();
@@ -161,6 +163,8 @@ static int lockfs_probe(const char *path)
             error = -ENOTCONN;
     } else {
         kill(child, SIGKILL);
+        poll(&ended, 1, PROBE_KILL_MS);
+        waitpid(child, NULL, WNOHANG);
     }
     if (ended.fd >= 0)
         close(ended.fd);
@@ -175,9 +179,8 @@ static int refuse_mounted(const char *path, const struct mount_entry *entry, cha
                    "%s: a lockfs is already mounted there: is another lockfsd running? "
                    "(umount %s)",
                    path, path);
-    return say(message, message_size, -EBUSY,
-               "%s: something else is mounted there: %s, of type %s", path, entry->source,
-               entry->type);
+    return say(message, message_size, -EBUSY, "%s: something else is mounted there: %s, of type %s",
+               path, entry->source, entry->type);
 }
 
 static int directory_below(const char *path, bool covered);

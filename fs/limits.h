@@ -42,8 +42,8 @@ enum {
 
     /* One encoded command, the largest being a write of a whole content. */
     LIMIT_COMMAND_BYTES = 8192,
-    /* Log space for giving one claim or wait back, whatever way: a release and an unlink or a cancel.
-     * It is reserved when the claim or the wait begins (DESIGN C10). */
+    /* Log space for giving one claim or wait back, whatever way: a release and an unlink or a
+     * cancel. It is reserved when the claim or the wait begins (DESIGN C10). */
     LIMIT_GIVE_BACK_BYTES = 640,
     /* Commands for that, at most. */
     LIMIT_GIVE_BACK_COMMANDS = 2,
@@ -57,7 +57,8 @@ enum {
     LIMIT_LOG_RESERVE_BYTES = 64 << 10,
 };
 
-static_assert(LIMIT_HANDLES < LIMIT_MAX_BACKGROUND, "every open handle's RELEASE is in flight at once");
+static_assert(LIMIT_HANDLES < LIMIT_MAX_BACKGROUND,
+              "every open handle's RELEASE is in flight at once");
 static_assert(LIMIT_COMMAND_BYTES >= LIMIT_CONTENT_BYTES + LIMIT_NAME_BYTES + 256,
               "a write of a whole content is one command");
 static_assert(LIMIT_SEGMENT_BYTES >= 64 * LIMIT_COMMAND_BYTES, "a batch fits into a segment");

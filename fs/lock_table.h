@@ -7,27 +7,28 @@
  * where its limit is a number, else the file.
  *
  * What ACQUIRE does, in this order:
- *  - ESTALE where the lock is gone or the name belongs to a lock in it. EINVAL where the handle has a
- *    claim or a wait on another file: a handle is on one file.
- *  - A flock claim that the handle already holds: of the same mode, it stays as it is, and its token
- *    is the result (flock(2): nothing happens). Of the other mode, it ends first, which may grant
- *    waiters, and the request goes on like a new one (flock(2): a conversion is not atomic; a
+ *  - ESTALE where the lock is gone or the name belongs to a lock in it. EINVAL where the handle has
+ * a claim or a wait on another file: a handle is on one file.
+ *  - A flock claim that the handle already holds: of the same mode, it stays as it is, and its
+ * token is the result (flock(2): nothing happens). Of the other mode, it ends first, which may
+ * grant waiters, and the request goes on like a new one (flock(2): a conversion is not atomic; a
  *    failing one has lost the lock).
  *  - Granted, when no other handle's claim on the resource conflicts (two claims conflict unless
- *    both are shared) and it overtakes nobody: it passes waiters only while its own handle holds
- *    another claim on the resource, since these wait for that one.
+ *    both are shared) and it overtakes nobody: a flock passes waiters only while its own handle
+ * holds another claim on the resource, since these wait for that one. A claim by creating is never
+ *    re-entrant: it is refused where its handle holds anything.
  *  - Else refused, where it does not wait (EEXIST for CLAIM_CREATE, EWOULDBLOCK for CLAIM_FLOCK),
  *    or queued at the tail of the resource's queue.
- *  A claim by creating never waits. ENOLCK where there is no room: a grant needs fewer than `claims`
- *  claims, a wait fewer than `waiters` waiters, and fewer than both limits in sum of both, so that
- *  every waiter can become a claim; and a file that is new finds no room for its name. A conversion
- *  has then lost its claim.
+ *  A claim by creating never waits. ENOLCK where there is no room: a grant needs fewer than
+ * `claims` claims, a wait fewer than `waiters` waiters, and fewer than both limits in sum of both,
+ * so that every waiter can become a claim; and a file that is new finds no room for its name. A
+ * conversion has then lost its claim.
  *
- * What a command ends is over before anybody gains by it. Then every resource that somebody has left,
- * by the end of a claim or of a wait, lets the head of its queue in, as
- * far as it goes: one exclusive claim, or all shared ones up to the first exclusive waiter. Where the
- * waiter's handle has got a flock claim meanwhile (two threads wait through one handle), that one ends
- * first, as converted, whatever its mode: a waiter's grant is always a new one.
+ * What a command ends is over before anybody gains by it. Then every resource that somebody has
+ * left, by the end of a claim or of a wait, lets the head of its queue in, as far as it goes: one
+ * exclusive claim, or all shared ones up to the first exclusive waiter. Where the waiter's handle
+ * has got a flock claim meanwhile (two threads wait through one handle), that one ends first, as
+ * converted, whatever its mode: a waiter's grant is always a new one.
  *
  * Tokens come from one counter of the whole table: every grant's is larger than all before.
  *
@@ -106,7 +107,7 @@ struct lock_view {
     uint32_t mode;  /* permission bits */
     uint32_t limit; /* how many claims; 0: unlimited */
     uint64_t last_token;
-    int64_t stamp_ms;
+    int64_t stamp_ms; /* when a lock in it was made or removed last */
     uint32_t locks_count;
     uint32_t claims_count;
     uint32_t waiters_count;
@@ -163,8 +164,8 @@ bool lock_table_get_claim(const struct lock_table *table, uint64_t lock, uint64_
 /* The id of lock `name` in `lock`, 0 where there is none. */
 uint64_t lock_table_find(const struct lock_table *table, uint64_t lock, struct span name);
 
-/* Walks: the first of its kind in `lock` after `after` (0 at first: from the start), in order of id,
- * token, or position. Cheap when `after` still exists. */
+/* Walks: the first of its kind in `lock` after `after` (0 at first: from the start), in order of
+ * id, token, or position. Cheap when `after` still exists. */
 bool lock_table_next_lock(const struct lock_table *table, uint64_t lock, uint64_t after,
                           struct lock_view *ret_view);
 bool lock_table_next_file(const struct lock_table *table, uint64_t lock, uint64_t after,
@@ -188,7 +189,8 @@ struct lock_table_counts {
 
 void lock_table_get_counts(const struct lock_table *table, struct lock_table_counts *ret_counts);
 
-/* A number that is equal for equal states, whatever path led there (for tests and the simulator). */
+/* A number that is equal for equal states, whatever path led there (for tests and the simulator).
+ */
 uint64_t lock_table_digest(const struct lock_table *table);
 
 #endif

@@ -328,11 +328,12 @@ struct command_result lock_table__acquire(struct applying *applying)
                                 : file                      ? &file_at(table, file)->queue
                                                             : &empty;
     bool holds = lock_table__claim_of(table, session, command->handle, 0) != 0;
-    bool free = fits(table, queue, session, command->handle, (uint8_t)command->claim_mode) &&
-                (holds || !queue->waiters.head);
+    /* A claim by creating is never re-entrant; a flock passes those who wait for its own handle. */
+    bool next = holds ? command->kind == CLAIM_FLOCK : !queue->waiters.head;
+    bool free = next && fits(table, queue, session, command->handle, (uint8_t)command->claim_mode);
     if (!free && (!command->wait || command->kind == CLAIM_CREATE))
-        return (struct command_result){.error = command->kind == CLAIM_CREATE ? -EEXIST
-                                                                             : -EWOULDBLOCK};
+        return (struct command_result){.error =
+                                           command->kind == CLAIM_CREATE ? -EEXIST : -EWOULDBLOCK};
     if (!(free ? can_grant(table) : can_wait(table)) ||
         !(file = find_or_make_file(table, lock, command->name)))
         return (struct command_result){.error = -ENOLCK};

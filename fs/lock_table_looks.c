@@ -220,9 +220,8 @@ bool lock_table_next_waiter(const struct lock_table *table, uint64_t lock, uint6
     uint32_t slot = lock_table__lock(table, lock);
     if (!slot)
         return false;
-    const struct claim *waiter =
-        next_in_order(table, &table->waiters_by_position, &lock_at(table, slot)->waiters, slot,
-                      after_position);
+    const struct claim *waiter = next_in_order(
+        table, &table->waiters_by_position, &lock_at(table, slot)->waiters, slot, after_position);
     if (waiter)
         view_claim(table, waiter, true, ret_view);
     return waiter != NULL;

@@ -105,7 +105,8 @@ static void tell(const struct node_notice *notice)
         break;
     case NODE_NOTICE_DIRECTORY_LOCK:
         report_limited(limit, REPORT_WARNING,
-                       "process %" PRIu32 " (%s) opened the directory '%.*s' as if to flock it, which "
+                       "process %" PRIu32
+                       " (%s) opened the directory '%.*s' as if to flock it, which "
                        "no filesystem daemon could see: lock a file in it, such as '%.*slock'",
                        process->pid, process->comm, path_len, path, path_len, path);
         break;
@@ -195,8 +196,7 @@ static bool replay_entry(void *context, uint64_t index, uint64_t term, uint32_t 
 {
     struct daemon *daemon = context;
     (void)term;
-    struct node_event event = {.type = NODE_EVENT_REPLAYED,
-                               .replayed = {index, type, {data, len}}};
+    struct node_event event = {.type = NODE_EVENT_REPLAYED, .replayed = {index, type, {data, len}}};
     step_once(daemon, &event);
     return !daemon->stopping;
 }
@@ -222,8 +222,7 @@ static void step(struct daemon *daemon, struct node_event *event)
 
 static void on_recovered_state(void *context, uint64_t term, uint64_t vote)
 {
-    struct node_event event = {.type = NODE_EVENT_RECOVERED_STATE,
-                               .recovered_state = {term, vote}};
+    struct node_event event = {.type = NODE_EVENT_RECOVERED_STATE, .recovered_state = {term, vote}};
     step(context, &event);
 }
 

@@ -56,9 +56,9 @@ struct list {
 void list_append(const struct slab *slab, size_t offset, struct list *list, uint32_t slot);
 void list_remove(const struct slab *slab, size_t offset, struct list *list, uint32_t slot);
 
-/* Chained hash tables through items of a slab, by linear hashing (Litwin 1980): they grow and shrink
- * by one bucket at a time, so that no step takes long and little memory is touched while little is
- * in them. `offset` is that of a struct chain in the item. */
+/* Chained hash tables through items of a slab, by linear hashing (Litwin 1980): they grow and
+ * shrink by one bucket at a time, so that no step takes long and little memory is touched while
+ * little is in them. `offset` is that of a struct chain in the item. */
 struct chain {
     uint32_t next;
     uint32_t hash;

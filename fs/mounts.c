@@ -123,6 +123,7 @@ int mounts_on(const char *path, struct mount_stack *ret_stack)
     error = read_whole("/proc/self/mountinfo", &text);
     if (error != 0)
         return error;
+    assert(text != NULL);
     error = mounts_parse(text, parent_id, path, ret_stack);
     free(text);
     return error;
@@ -214,8 +215,8 @@ int mounts_parse(const char *text, int parent_id, const char *path, struct mount
             struct mount_line line;
             end = strchrnul(start, '\n');
             struct span whole = {start, (size_t)(end - start)};
-            if (!line_parse(whole, &line) || line.parent_id != parent_id ||
-                line.id == parent_id || !unescaped_equal(line.path, path))
+            if (!line_parse(whole, &line) || line.parent_id != parent_id || line.id == parent_id ||
+                !unescaped_equal(line.path, path))
                 continue;
             above = line;
             found = true;
@@ -226,8 +227,7 @@ int mounts_parse(const char *text, int parent_id, const char *path, struct mount
             return -E2BIG;
         struct mount_entry *entry = &stack.entries[stack.count++];
         entry->id = above.id;
-        entry->read_only =
-            option_in(above.options, "ro") || option_in(above.super_options, "ro");
+        entry->read_only = option_in(above.options, "ro") || option_in(above.super_options, "ro");
         unescape_copy(entry->type, sizeof entry->type, above.type);
         unescape_copy(entry->source, sizeof entry->source, above.source);
         parent_id = above.id;
@@ -318,8 +318,7 @@ static char unescape_next(struct span *rest)
 
     if (c == '\\' && rest->len >= 4 && octal(rest->data[1]) && octal(rest->data[2]) &&
         octal(rest->data[3])) {
-        c = (char)((rest->data[1] - '0') << 6 | (rest->data[2] - '0') << 3 |
-                   (rest->data[3] - '0'));
+        c = (char)((rest->data[1] - '0') << 6 | (rest->data[2] - '0') << 3 | (rest->data[3] - '0'));
         taken = 4;
     }
     rest->data += taken;

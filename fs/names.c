@@ -5,9 +5,9 @@
 #include <string.h>
 
 static const char *const control_names[CONTROL_COUNT] = {
-    [CONTROL_TOKEN] = "token",     [CONTROL_LAST] = "last",       [CONTROL_HOLDERS] = "holders",
-    [CONTROL_WAITERS] = "waiters", [CONTROL_LIMIT] = ".limit",    [CONTROL_TTL] = ".ttl",
-    [CONTROL_RELEASE] = ".release", [CONTROL_DELAY] = ".delay",   [CONTROL_LOCKFS] = ".lockfs",
+    [CONTROL_TOKEN] = "token",      [CONTROL_LAST] = "last",    [CONTROL_HOLDERS] = "holders",
+    [CONTROL_WAITERS] = "waiters",  [CONTROL_LIMIT] = ".limit", [CONTROL_TTL] = ".ttl",
+    [CONTROL_RELEASE] = ".release", [CONTROL_DELAY] = ".delay", [CONTROL_LOCKFS] = ".lockfs",
     [CONTROL_STATUS] = "status",
 };
 

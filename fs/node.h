@@ -9,8 +9,8 @@
  * The caller's duties:
  *  1. node_size() bytes of zeroed memory, 16-byte aligned, kept in place.
  *  2. At start: NODE_EVENT_RECOVERED_* for what the disk holds, NODE_EVENT_START, and then, as
- *     NODE_ACTION_REPLAY asks, NODE_EVENT_REPLAYED for each entry. The node is ready for requests at
- *     NODE_ACTION_READY.
+ *     NODE_ACTION_REPLAY asks, NODE_EVENT_REPLAYED for each entry. The node is ready for requests
+ * at NODE_ACTION_READY.
  *  3. Carry out actions when they are emitted, or keep copies: what they point to lives until the
  *     next step. Never call node_step() from within.
  *  4. Persist in the order of the actions (raft.h, duties 4 and 5).
@@ -53,34 +53,34 @@ struct node_config {
 /* What a caller may ask. Each names the fields of struct node_request that it uses, beside slot,
  * op and the caller's identity, and the reply that it gets beside NODE_REPLY_ERROR. */
 enum node_op {
-    NODE_OP_LOOKUP = 1, /* inode, name -> ENTRY */
-    NODE_OP_GETATTR,    /* inode -> ATTR */
-    NODE_OP_SETATTR,    /* inode, handle (0: none), setattr -> ATTR */
-    NODE_OP_MKDIR,      /* inode, name, mode -> ENTRY */
-    NODE_OP_RMDIR,      /* inode, name -> DONE */
-    NODE_OP_UNLINK,     /* inode, name -> DONE */
-    NODE_OP_RENAME,     /* inode, name, rename -> DONE */
-    NODE_OP_LINK,       /* inode (the new name's lock), name -> ENTRY */
-    NODE_OP_SYMLINK,    /* inode, name -> ENTRY */
-    NODE_OP_MKNOD,      /* inode, name -> ENTRY */
-    NODE_OP_CREATE,     /* inode, name, mode, open -> CREATED */
-    NODE_OP_OPEN,       /* inode, open -> OPENED */
-    NODE_OP_READ,       /* inode, handle, read, ancestors -> DATA */
-    NODE_OP_WRITE,      /* inode, handle, write -> WRITTEN */
-    NODE_OP_FLUSH,      /* inode, handle -> DONE */
-    NODE_OP_FSYNC,      /* inode, handle -> DONE */
-    NODE_OP_RELEASE,    /* inode, handle -> DONE, in the same step */
-    NODE_OP_OPENDIR,    /* inode -> OPENED */
-    NODE_OP_READDIR,    /* inode, handle, readdir -> DIRENTS */
-    NODE_OP_RELEASEDIR, /* inode, handle -> DONE */
-    NODE_OP_STATFS,     /* -> STATFS */
-    NODE_OP_FLOCK,      /* inode, handle, flock -> DONE */
-    NODE_OP_SETLK,      /* inode, handle -> DONE */
-    NODE_OP_GETLK,      /* inode, handle -> DONE */
-    NODE_OP_IOC_TOKEN,  /* inode, handle -> NUMBER */
-    NODE_OP_IOC_LEASE,  /* inode, handle -> NUMBER */
+    NODE_OP_LOOKUP = 1,  /* inode, name -> ENTRY */
+    NODE_OP_GETATTR,     /* inode -> ATTR */
+    NODE_OP_SETATTR,     /* inode, handle (0: none), setattr -> ATTR */
+    NODE_OP_MKDIR,       /* inode, name, mode -> ENTRY */
+    NODE_OP_RMDIR,       /* inode, name -> DONE */
+    NODE_OP_UNLINK,      /* inode, name -> DONE */
+    NODE_OP_RENAME,      /* inode, name, rename -> DONE */
+    NODE_OP_LINK,        /* inode (the new name's lock), name -> ENTRY */
+    NODE_OP_SYMLINK,     /* inode, name -> ENTRY */
+    NODE_OP_MKNOD,       /* inode, name -> ENTRY */
+    NODE_OP_CREATE,      /* inode, name, mode, open -> CREATED */
+    NODE_OP_OPEN,        /* inode, open -> OPENED */
+    NODE_OP_READ,        /* inode, handle, read, ancestors -> DATA */
+    NODE_OP_WRITE,       /* inode, handle, write -> WRITTEN */
+    NODE_OP_FLUSH,       /* inode, handle -> DONE */
+    NODE_OP_FSYNC,       /* inode, handle -> DONE */
+    NODE_OP_RELEASE,     /* inode, handle -> DONE, in the same step */
+    NODE_OP_OPENDIR,     /* inode -> OPENED */
+    NODE_OP_READDIR,     /* inode, handle, readdir -> DIRENTS */
+    NODE_OP_RELEASEDIR,  /* inode, handle -> DONE */
+    NODE_OP_STATFS,      /* -> STATFS */
+    NODE_OP_FLOCK,       /* inode, handle, flock -> DONE */
+    NODE_OP_SETLK,       /* inode, handle -> DONE */
+    NODE_OP_GETLK,       /* inode, handle -> DONE */
+    NODE_OP_IOC_TOKEN,   /* inode, handle -> NUMBER */
+    NODE_OP_IOC_LEASE,   /* inode, handle -> NUMBER */
     NODE_OP_IOC_ON_LOSS, /* inode, handle, signal -> DONE */
-    NODE_OP_POLL,       /* inode, handle -> NUMBER: 1 where the claim was lost, else 0 */
+    NODE_OP_POLL,        /* inode, handle -> NUMBER: 1 where the claim was lost, else 0 */
 };
 
 enum node_flock {
@@ -205,7 +205,8 @@ enum node_file_type {
 };
 
 struct node_attr {
-    uint64_t ino; /* as stat(2) shows it: equal on all nodes, other than the inode of the protocol */
+    uint64_t
+        ino; /* as stat(2) shows it: equal on all nodes, other than the inode of the protocol */
     enum node_file_type type;
     uint32_t mode; /* permission bits */
     uint32_t uid;
@@ -251,9 +252,9 @@ struct node_reply {
     uint64_t inode;
     uint64_t handle;
     uint64_t number;
-    bool no_flush;            /* nobody needs FLUSH on this handle */
-    uint32_t entry_valid_ms;  /* for which the kernel may trust the name */
-    uint32_t attr_valid_ms;   /* for which the kernel may trust the attributes */
+    bool no_flush;           /* nobody needs FLUSH on this handle */
+    uint32_t entry_valid_ms; /* for which the kernel may trust the name */
+    uint32_t attr_valid_ms;  /* for which the kernel may trust the attributes */
     struct node_attr attr;
     struct span data;
     const struct node_dirent *dirents;
@@ -263,12 +264,12 @@ struct node_reply {
 
 /* What an operator is told. */
 enum node_notice_type {
-    NODE_NOTICE_UNLINKED = 1,     /* `process` unlinked the claim that `holder` still has open */
-    NODE_NOTICE_DIRECTORY_LOCK,   /* a directory was opened as if to flock it */
-    NODE_NOTICE_LOST_BY_RESTART,  /* a claim of the last incarnation, its process lives */
-    NODE_NOTICE_STALLED,          /* no commit within the operation timeout */
-    NODE_NOTICE_LOG_FULL,         /* no room on the disk: new work is refused */
-    NODE_NOTICE_NOT_YET,          /* `process` asked for fcntl locks, which are not there yet */
+    NODE_NOTICE_UNLINKED = 1,    /* `process` unlinked the claim that `holder` still has open */
+    NODE_NOTICE_DIRECTORY_LOCK,  /* a directory was opened as if to flock it */
+    NODE_NOTICE_LOST_BY_RESTART, /* a claim of the last incarnation, its process lives */
+    NODE_NOTICE_STALLED,         /* no commit within the operation timeout */
+    NODE_NOTICE_LOG_FULL,        /* no room on the disk: new work is refused */
+    NODE_NOTICE_NOT_YET,         /* `process` asked for fcntl locks, which are not there yet */
 };
 
 struct node_notice {
@@ -344,7 +345,8 @@ void node_step(struct node *node, const struct node_event *event, node_sink *sin
 /* Whether a READ of this inode wants the caller's ancestors. Before such a READ, every process that
  * node_lost_process() names is looked at, and reported as PROCESS_ENDED where it lives no more. */
 bool node_reads_token(const struct node *node, uint64_t inode);
-bool node_lost_process(const struct node *node, uint64_t inode, size_t n, struct process *ret_process);
+bool node_lost_process(const struct node *node, uint64_t inode, size_t n,
+                       struct process *ret_process);
 
 /* Bytes of the log that must stay free for giving back what is held and under way. */
 uint64_t node_log_reserve(const struct node *node);

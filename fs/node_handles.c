@@ -296,9 +296,7 @@ void node__open(struct node *node, const struct node_request *request)
         node__reply_error(node, request->slot, -EOPNOTSUPP);
         return;
     }
-    enum handle_type type = directory ? HANDLE_DIRECTORY
-                            : control ? HANDLE_CONTROL
-                                      : HANDLE_FILE;
+    enum handle_type type = directory ? HANDLE_DIRECTORY : control ? HANDLE_CONTROL : HANDLE_FILE;
     struct handle *handle =
         node__handle_open(node, type, tree_slot(request->inode), &request->process);
     if (!handle) {
@@ -342,8 +340,8 @@ void node__read(struct node *node, const struct node_request *request)
     size_t len = 0;
     uint32_t size = request->read.size < NODE_DATA_BYTES ? request->read.size : NODE_DATA_BYTES;
     if (node__visible_file(node, inode->lock, name, &view))
-        len = lock_table_read(node->table, inode->lock, name, request->read.offset, node->data,
-                              size);
+        len =
+            lock_table_read(node->table, inode->lock, name, request->read.offset, node->data, size);
     node__reply(node, &(struct node_reply){.slot = request->slot,
                                            .type = NODE_REPLY_DATA,
                                            .data = {node->data, len}});
@@ -422,9 +420,9 @@ void node__flock(struct node *node, const struct node_request *request)
         .name = unlock ? (struct span){NULL, 0} : tree_name(&node->tree, inode, name),
         .handle = handle->number,
         .kind = unlock ? 0 : CLAIM_FLOCK,
-        .claim_mode = unlock                                        ? 0
+        .claim_mode = unlock                                    ? 0
                       : request->flock.how == NODE_FLOCK_SHARED ? CLAIM_SHARED
-                                                                    : CLAIM_EXCLUSIVE,
+                                                                : CLAIM_EXCLUSIVE,
         .wait = !unlock && request->flock.wait,
         .ttl_ms = unlock ? 0 : node->config.ttl_ms,
         .uid = request->uid,
@@ -462,16 +460,14 @@ void node__ioctl(struct node *node, const struct node_request *request)
     }
     uint64_t number =
         request->op == NODE_OP_IOC_TOKEN ? handle->token : (uint64_t)node->config.ttl_ms;
-    node__reply(node, &(struct node_reply){.slot = request->slot,
-                                           .type = NODE_REPLY_NUMBER,
-                                           .number = number});
+    node__reply(node, &(struct node_reply){
+                          .slot = request->slot, .type = NODE_REPLY_NUMBER, .number = number});
 }
 
 void node__poll(struct node *node, const struct node_request *request)
 {
     const struct handle *handle = node__handle(node, request->handle);
     uint64_t lost = !handle || handle->lost || handle->unlinked;
-    node__reply(node, &(struct node_reply){.slot = request->slot,
-                                           .type = NODE_REPLY_NUMBER,
-                                           .number = lost});
+    node__reply(node, &(struct node_reply){
+                          .slot = request->slot, .type = NODE_REPLY_NUMBER, .number = lost});
 }

@@ -19,23 +19,23 @@ enum handle_type {
 struct handle {
     uint64_t number;
     enum handle_type type;
-    uint32_t inode;          /* pinned */
-    enum control control;    /* of HANDLE_CONTROL, and of .lockfs */
-    uint32_t reader;         /* of HANDLE_CONTROL */
-    bool closed;             /* by its caller, or its caller never got it */
-    bool lost;               /* a claim of it ended against its will: ESTALE from now on */
-    bool unlinked;           /* its own process unlinked its claim: ESTALE, but no loss */
-    uint64_t create_token;   /* the claims that its callers know of; 0: none */
+    uint32_t inode;        /* pinned */
+    enum control control;  /* of HANDLE_CONTROL, and of .lockfs */
+    uint32_t reader;       /* of HANDLE_CONTROL */
+    bool closed;           /* by its caller, or its caller never got it */
+    bool lost;             /* a claim of it ended against its will: ESTALE from now on */
+    bool unlinked;         /* its own process unlinked its claim: ESTALE, but no loss */
+    uint64_t create_token; /* the claims that its callers know of; 0: none */
     uint64_t flock_token;
-    uint64_t token;          /* the largest since it last held nothing */
-    uint32_t claims;         /* in the table */
-    uint32_t waits;          /* in the table */
-    uint32_t commands;       /* of it, not yet applied */
+    uint64_t token;    /* the largest since it last held nothing */
+    uint32_t claims;   /* in the table */
+    uint32_t waits;    /* in the table */
+    uint32_t commands; /* of it, not yet applied */
     struct process opener;
-    struct process locker;   /* who asked last for flock */
-    struct process on_loss;  /* who wants the signal */
-    int32_t on_loss_signal;  /* 0: nobody */
-    struct link in_inode;    /* in the claimants of its lock's inode */
+    struct process locker;  /* who asked last for flock */
+    struct process on_loss; /* who wants the signal */
+    int32_t on_loss_signal; /* 0: nobody */
+    struct link in_inode;   /* in the claimants of its lock's inode */
 };
 
 /* Reads a control file in pieces. */
@@ -111,18 +111,18 @@ struct node {
     bool replaying;
 
     uint64_t incarnation;
-    uint64_t seq; /* of the last command proposed */
+    uint64_t seq;        /* of the last command proposed */
     uint32_t generation; /* of handles */
     uint32_t handles_open;
     bool leader;
     bool ready;
-    bool stalled;  /* a request timed out, and nothing was committed since */
-    bool full;     /* the log has no room for new work */
+    bool stalled; /* a request timed out, and nothing was committed since */
+    bool full;    /* the log has no room for new work */
     bool draining;
     bool drained;
     bool failed;
-    uint32_t claims_held;   /* of this node, in the table */
-    uint32_t acquires;      /* requests that may become a claim: proposed or waiting */
+    uint32_t claims_held; /* of this node, in the table */
+    uint32_t acquires;    /* requests that may become a claim: proposed or waiting */
     uint64_t timer_at_ms;
 
     /* Of the step under way. */
@@ -136,7 +136,7 @@ struct node {
     char encoded[LIMIT_COMMAND_BYTES];
     struct codec_storage storage;
     /* What a reply points to. */
-    char *data; /* NODE_DATA_BYTES */
+    char *data;                  /* NODE_DATA_BYTES */
     struct node_dirent *dirents; /* LIMIT_DIRENTS */
     char (*dirent_names)[LIMIT_NAME_BYTES];
 };
@@ -172,8 +172,8 @@ static inline bool node__same_process(const struct process *a, const struct proc
 
 /* node_log.c: between the node and the log. */
 void node__raft(struct node *node, const struct raft_event *event);
-/* Proposes a command; fills in who says so. `gives_back`: it may use the reserve. Returns 0 with its
- * seq in the command, or ENOLCK, ENOSPC, ETIMEDOUT, negative. */
+/* Proposes a command; fills in who says so. `gives_back`: it may use the reserve. Returns 0 with
+ * its seq in the command, or ENOLCK, ENOSPC, ETIMEDOUT, negative. */
 int node__propose(struct node *node, struct command *command, bool gives_back);
 void node__replayed(struct node *node, const struct node_event *event);
 void node__fail(struct node *node, const char *reason);

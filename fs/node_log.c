@@ -26,8 +26,7 @@ static uint64_t pending_count(const struct node *node)
 }
 
 /* Keeps the entry that is about to be persisted until it is applied. */
-static void remember(struct node *node, uint64_t index, enum raft_entry_type type,
-                     struct span data)
+static void remember(struct node *node, uint64_t index, enum raft_entry_type type, struct span data)
 {
     assert(index == node->pending_last + 1);
     assert(pending_count(node) < node->limits.pending_entries);
@@ -136,12 +135,11 @@ static void persist_entries(struct node *node, const struct raft_action *action,
 {
     /* One proposal is one entry, and so is a leader's no-op. */
     assert(action->persist_entries.first == action->persist_entries.last);
-    struct node_action out = {
-        .type = NODE_ACTION_PERSIST_ENTRY,
-        .persist_entry = {.write = action->persist_entries.write,
-                          .index = action->persist_entries.first,
-                          .term = action->persist_entries.term,
-                          .entry_type = action->persist_entries.entry_type}};
+    struct node_action out = {.type = NODE_ACTION_PERSIST_ENTRY,
+                              .persist_entry = {.write = action->persist_entries.write,
+                                                .index = action->persist_entries.first,
+                                                .term = action->persist_entries.term,
+                                                .entry_type = action->persist_entries.entry_type}};
     out.persist_entry.data = data;
     remember(node, out.persist_entry.index, action->persist_entries.entry_type, data);
     uint64_t cost = data.len + LIMIT_RECORD_OVERHEAD_BYTES;
@@ -157,10 +155,10 @@ static void carry_out(struct node *node, const struct raft_actions *actions, str
         const struct raft_action *action = &actions->items[i];
         switch (action->type) {
         case RAFT_ACTION_PERSIST_STATE: {
-            struct node_action out = {
-                .type = NODE_ACTION_PERSIST_STATE,
-                .persist_state = {action->persist_state.write, action->persist_state.term,
-                                  action->persist_state.vote}};
+            struct node_action out = {.type = NODE_ACTION_PERSIST_STATE,
+                                      .persist_state = {action->persist_state.write,
+                                                        action->persist_state.term,
+                                                        action->persist_state.vote}};
             node__emit(node, &out);
             break;
         }
@@ -200,8 +198,8 @@ static int check_room(struct node *node, size_t len, bool gives_back)
         (uint64_t)LIMIT_GIVE_BACK_COMMANDS * (node->claims_held + node->acquires + 1);
     uint64_t reserve = node_log_reserve(node) + LIMIT_GIVE_BACK_BYTES;
     uint64_t entries_free = node->limits.pending_entries - pending_count(node);
-    uint64_t bytes_free = (uint64_t)(node->pending_chunks.capacity - node->pending_chunks.used) *
-                          CHUNK_DATA_BYTES;
+    uint64_t bytes_free =
+        (uint64_t)(node->pending_chunks.capacity - node->pending_chunks.used) * CHUNK_DATA_BYTES;
     /* New work finds room or does not, whatever its size: so "full" is one state. */
     uint64_t log_cost = (gives_back ? len : LIMIT_COMMAND_BYTES) + LIMIT_RECORD_OVERHEAD_BYTES;
     if (gives_back)

@@ -398,8 +398,7 @@ static void add_dirent(struct node *node, size_t at, struct span name, uint64_t 
                        enum node_file_type type, uint64_t next)
 {
     memcpy(node->dirent_names[at], name.data, name.len);
-    node->dirents[at] =
-        (struct node_dirent){{node->dirent_names[at], name.len}, ino, type, next};
+    node->dirents[at] = (struct node_dirent){{node->dirent_names[at], name.len}, ino, type, next};
 }
 
 /* The entry that follows `offset`; false at the end. */

@@ -249,9 +249,8 @@ static void reply_applied(struct node *node, uint32_t slot, const struct command
     else if (request.op == NODE_OP_SETATTR)
         setattr_applied(node, slot, request.inode);
     else if (request.op == NODE_OP_WRITE)
-        node__reply(node, &(struct node_reply){.slot = slot,
-                                               .type = NODE_REPLY_WRITTEN,
-                                               .number = request.number});
+        node__reply(node, &(struct node_reply){
+                              .slot = slot, .type = NODE_REPLY_WRITTEN, .number = request.number});
     else
         node__reply_done(node, slot);
 }

@@ -14,8 +14,8 @@
 #include "command.h"
 
 /* The process of the thread `tid`. Always writes `ret_process`: pid 0, and nothing else known, for
- * tid 0 (a caller outside the daemon's pid namespace; success) and where there is no such thread any
- * more (-ESRCH, or what /proc gave). */
+ * tid 0 (a caller outside the daemon's pid namespace; success) and where there is no such thread
+ * any more (-ESRCH, or what /proc gave). */
 int process_identify(uint32_t tid, struct process *ret_process);
 
 /* The process `pid`, its parent, and so on, as far as the first process of the namespace, or `max`.

@@ -42,9 +42,8 @@ struct report_limit {
 enum { REPORT_LIMIT_BURST = 10, REPORT_LIMIT_REFILL_MS = 6000 };
 
 /* As report_info() and so on. Says how many were left out since the last one, where there are. */
-__attribute__((format(printf, 3, 4))) void report_limited(struct report_limit *limit,
-                                                          enum report_level level,
-                                                          const char *format, ...);
+__attribute__((format(printf, 3, 4))) void
+report_limited(struct report_limit *limit, enum report_level level, const char *format, ...);
 
 /* Whether one more may pass at `now_ms`; then `ret_left_out` could not since the last that did. */
 bool report_limit_take(struct report_limit *limit, uint64_t now_ms, uint64_t *ret_left_out);

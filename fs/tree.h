@@ -2,8 +2,8 @@
  * The tree of one node: the inodes that its kernel knows, with their lookup counts. Pure.
  *
  * An inode stands for a lock, or for a file name in a lock, claimed or not; a control file has no
- * inode of its own: it is its lock's, marked with the kind of control file. An inode lives while the
- * kernel refers to it, or something here does (a pin).
+ * inode of its own: it is its lock's, marked with the kind of control file. An inode lives while
+ * the kernel refers to it, or something here does (a pin).
  */
 #ifndef FS_TREE_H
 #define FS_TREE_H
@@ -61,8 +61,8 @@ static inline struct inode *tree_at(const struct tree *tree, uint32_t slot)
 /* The inode of a number that the kernel uses, NULL where there is none. */
 struct inode *tree_inode(const struct tree *tree, uint64_t number);
 
-/* Slots; 0 where there is none, or no room for a new one. What is made has neither lookups nor pins,
- * and is gone at tree_drop_unused(), unless it got one. */
+/* Slots; 0 where there is none, or no room for a new one. What is made has neither lookups nor
+ * pins, and is gone at tree_drop_unused(), unless it got one. */
 uint32_t tree_find_lock(const struct tree *tree, uint64_t lock);
 uint32_t tree_make_lock(struct tree *tree, uint64_t lock);
 uint32_t tree_find_file(const struct tree *tree, uint64_t lock, struct span name);

@@ -1,8 +1,8 @@
 /*
  * The log on disk: what raft must not forget, in segments of zero-filled files.
  *
- * A segment is a file of LIMIT_SEGMENT_BYTES, written full of zeros before its first use, so that an
- * append changes no metadata and costs one fdatasync. Each record has a length, a CRC32C, its
+ * A segment is a file of LIMIT_SEGMENT_BYTES, written full of zeros before its first use, so that
+ * an append changes no metadata and costs one fdatasync. Each record has a length, a CRC32C, its
  * number, and the number of the first record of the batch that it was written with. Batches are
  * written one after another, each with one write and one fdatasync, both on libuv's pool; what is
  * appended meanwhile goes into the next batch.
@@ -40,9 +40,9 @@ struct wal_handler {
 
 /* Opens (or makes) the log in `directory`, which exists and is locked by the caller, and recovers
  * it: what was torn off is overwritten with zeros, and the last batch is written and synced again,
- * before it is handed over. Blocks. Returns 0 or a negative errno, with a sentence in `message` that
- * names file and offset: -EBADMSG for a log that has lost data, -ENOSPC where there is no room for
- * the reserve that a start needs. */
+ * before it is handed over. Blocks. Returns 0 or a negative errno, with a sentence in `message`
+ * that names file and offset: -EBADMSG for a log that has lost data, -ENOSPC where there is no room
+ * for the reserve that a start needs. */
 int wal_open(uv_loop_t *loop, const struct disk *disk, const char *directory,
              const struct wal_handler *handler, void *context, char *message, size_t message_size,
              struct wal **ret_wal);
@@ -65,13 +65,13 @@ void wal_append_entry(struct wal *wal, uint64_t write, uint64_t index, uint64_t 
  * once a loop turn, when everything that the turn brought has been queued. */
 void wal_flush(struct wal *wal);
 
-/* Bytes that can be appended without asking the filesystem for room. A record of `len` bytes of data
- * takes at most `len` + LIMIT_RECORD_OVERHEAD_BYTES. */
+/* Bytes that can be appended without asking the filesystem for room. A record of `len` bytes of
+ * data takes at most `len` + LIMIT_RECORD_OVERHEAD_BYTES. */
 uint64_t wal_room(const struct wal *wal);
 
-/* Keep at least so many bytes of room: preallocates segments, on the pool, until there are, or until
- * the filesystem is full (then tries again, at most once a second, as long as it is called). Returns
- * at once. */
+/* Keep at least so many bytes of room: preallocates segments, on the pool, until there are, or
+ * until the filesystem is full (then tries again, at most once a second, as long as it is called).
+ * Returns at once. */
 void wal_want_room(struct wal *wal, uint64_t bytes);
 
 /* For status: the size of the log on disk. */

@@ -427,7 +427,7 @@ static int refuse_lost(struct recovery *recovery)
 
 /* Making sure of what counts, and that nothing else ever will */
 
-static int repair_segment(struct recovery *recovery, size_t segment);
+static int repair_segment(struct recovery *recovery, size_t at);
 
 static int repair(struct recovery *recovery)
 {

@@ -11,8 +11,8 @@
  *     and every entry in order of index as RAFT_EVENT_RECOVERED_ENTRY. What is handed over must be
  *     durable: rewritten and synced where a crash leaves that in doubt.
  *  3. Carry out the actions of a step in the order of the array, before the next step.
- *  4. Make PERSIST actions durable in their order. Report RAFT_EVENT_PERSISTED for a write only when
- *     it and every earlier one survive a loss of power. Reports may be joined: one for write n
+ *  4. Make PERSIST actions durable in their order. Report RAFT_EVENT_PERSISTED for a write only
+ * when it and every earlier one survive a loss of power. Reports may be joined: one for write n
  *     covers all writes up to n.
  *  5. When a write fails, report RAFT_EVENT_PERSIST_FAILED once, and never try that write again:
  *     the core then takes part in nothing any more (a term's index must not be used twice), and the
@@ -109,7 +109,8 @@ struct raft_event {
 enum raft_action_type {
     /* Make term and vote durable, as one write: never the one without the other. */
     RAFT_ACTION_PERSIST_STATE,
-    /* Make the entries `first` to `last` durable; what the disk holds from `first` on is replaced. */
+    /* Make the entries `first` to `last` durable; what the disk holds from `first` on is replaced.
+     */
     RAFT_ACTION_PERSIST_ENTRIES,
     /* Entries up to `index` are committed (thesis 3.6.2): they may be applied. */
     RAFT_ACTION_COMMIT,

@@ -44,7 +44,7 @@ void raft__advance_commit(struct raft *raft, struct raft_actions *actions)
 
 uint64_t raft__quorum_match(const uint64_t *match, size_t voters_count)
 {
-    uint64_t sorted[RAFT_VOTERS_MAX]; /* descending */
+    uint64_t sorted[RAFT_VOTERS_MAX] = {0}; /* descending */
 
     assert(voters_count >= 1 && voters_count <= RAFT_VOTERS_MAX);
     for (size_t i = 0; i < voters_count; i++) {

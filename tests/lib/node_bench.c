@@ -156,9 +156,8 @@ static void boot(struct bench *bench, const struct node_limits *limits)
     bench->timer_at_ms = 0;
     memset(bench->answered, 0, sizeof bench->answered);
     if (bench->term)
-        step_once(bench,
-                  &(struct node_event){.type = NODE_EVENT_RECOVERED_STATE,
-                                       .recovered_state = {bench->term, bench->vote}});
+        step_once(bench, &(struct node_event){.type = NODE_EVENT_RECOVERED_STATE,
+                                              .recovered_state = {bench->term, bench->vote}});
     for (size_t i = 0; i < bench->entries_count; i++)
         step_once(bench, &(struct node_event){.type = NODE_EVENT_RECOVERED_ENTRY,
                                               .recovered_entry = {i + 1, bench->entries[i].term}});
@@ -231,8 +230,7 @@ static struct span span_of(const char *text)
 static int entry(struct bench *bench, enum node_op op, uint64_t parent, const char *name,
                  uint64_t *ret_inode)
 {
-    struct node_request request = {
-        .op = op, .inode = parent, .name = span_of(name), .mode = 0755};
+    struct node_request request = {.op = op, .inode = parent, .name = span_of(name), .mode = 0755};
     const struct node_reply *reply = bench_request(bench, request, 0, 100);
     if (error_of(reply) == 0 && ret_inode)
         *ret_inode = reply->inode;
@@ -291,10 +289,8 @@ void bench_release(struct bench *bench, uint64_t inode, uint64_t handle)
 
 int bench_write(struct bench *bench, uint64_t inode, uint64_t handle, const char *text)
 {
-    struct node_request request = {.op = NODE_OP_WRITE,
-                                   .inode = inode,
-                                   .handle = handle,
-                                   .write = {.data = span_of(text)}};
+    struct node_request request = {
+        .op = NODE_OP_WRITE, .inode = inode, .handle = handle, .write = {.data = span_of(text)}};
     return error_of(bench_request(bench, request, 0, 0));
 }
 

@@ -1,5 +1,6 @@
 /* A disk in memory that can lose its power, see powerless_disk.h. */
 #include "powerless_disk.h"
+#include "powerless_file.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -8,35 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    PAGE_BYTES = 4096,
-    SECTOR_BYTES = 512,
-    FILES_OPEN_MAX = 1024,
-};
-
-/* Pages that were never written to are NULL: zeros. */
-struct page {
-    unsigned char seen[PAGE_BYTES];
-    unsigned char durable[PAGE_BYTES];
-};
-
-struct pending {
-    uint64_t offset;
-    size_t len;
-    char *bytes; /* NULL: zeros */
-};
-
-struct file {
-    struct file *next;
-    uint64_t size_seen;
-    uint64_t size_durable;
-    struct page **pages;
-    size_t pages_count;
-    struct pending *pending; /* written, and not synced */
-    size_t pending_count;
-    size_t pending_capacity;
-    unsigned char *lost; /* while power is cut: sectors that take no more of what was pending */
-};
+enum { FILES_OPEN_MAX = 1024 };
 
 struct name {
     char *path;
@@ -79,205 +52,6 @@ struct powerless_disk {
     struct file *open[FILES_OPEN_MAX];
 };
 
-static void *must(void *memory)
-{
-    if (!memory)
-        abort();
-    return memory;
-}
-
-static void *grow(void *items, size_t *capacity, size_t count, size_t item_bytes)
-{
-    if (count < *capacity)
-        return items;
-    *capacity = *capacity ? *capacity * 2 : 16;
-    return must(realloc(items, *capacity * item_bytes));
-}
-
-static uint64_t next_random(struct powerless_disk *disk)
-{
-    uint64_t z = disk->random += 0x9e3779b97f4a7c15;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
-
-static uint64_t random_below(struct powerless_disk *disk, uint64_t end)
-{
-    return next_random(disk) % end;
-}
-
-/* Files */
-
-static bool is_zero(const char *bytes, size_t len)
-{
-    return len == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0);
-}
-
-/* The page that has `offset`, made where it is missing. */
-static struct page *page_at(struct file *file, uint64_t offset)
-{
-    size_t at = (size_t)(offset / PAGE_BYTES);
-    if (at >= file->pages_count) {
-        size_t count = file->pages_count ? file->pages_count : 16;
-        while (count <= at)
-            count *= 2;
-        file->pages = must(realloc(file->pages, count * sizeof *file->pages));
-        memset(file->pages + file->pages_count, 0,
-               (count - file->pages_count) * sizeof *file->pages);
-        file->pages_count = count;
-    }
-    if (!file->pages[at])
-        file->pages[at] = must(calloc(1, sizeof *file->pages[at]));
-    return file->pages[at];
-}
-
-static bool has_page(const struct file *file, uint64_t offset)
-{
-    return offset / PAGE_BYTES < file->pages_count && file->pages[offset / PAGE_BYTES];
-}
-
-/* The length of the piece of `offset` to `end` that lies in one unit. */
-static size_t piece(uint64_t offset, uint64_t end, size_t unit)
-{
-    uint64_t rest = unit - offset % unit;
-    return (size_t)(rest < end - offset ? rest : end - offset);
-}
-
-enum side {
-    SEEN,
-    DURABLE,
-};
-
-static void put(struct file *file, enum side side, uint64_t offset, const char *bytes, size_t len)
-{
-    uint64_t end = offset + len;
-    while (offset < end) {
-        size_t part = piece(offset, end, PAGE_BYTES);
-        if (has_page(file, offset) || (bytes && !is_zero(bytes, part))) {
-            struct page *page = page_at(file, offset);
-            unsigned char *to = side == SEEN ? page->seen : page->durable;
-            if (bytes)
-                memcpy(to + offset % PAGE_BYTES, bytes, part);
-            else
-                memset(to + offset % PAGE_BYTES, 0, part);
-        }
-        offset += part;
-        if (bytes)
-            bytes += part;
-    }
-}
-
-static void get(const struct file *file, uint64_t offset, char *bytes, size_t len)
-{
-    uint64_t end = offset + len;
-    while (offset < end) {
-        size_t part = piece(offset, end, PAGE_BYTES);
-        if (has_page(file, offset))
-            memcpy(bytes, file->pages[offset / PAGE_BYTES]->seen + offset % PAGE_BYTES, part);
-        else
-            memset(bytes, 0, part);
-        offset += part;
-        bytes += part;
-    }
-}
-
-static void write_pending(struct file *file, const char *bytes, size_t len, uint64_t offset)
-{
-    put(file, SEEN, offset, bytes, len);
-    if (offset + len > file->size_seen)
-        file->size_seen = offset + len;
-    file->pending =
-        grow(file->pending, &file->pending_capacity, file->pending_count, sizeof *file->pending);
-    struct pending *pending = &file->pending[file->pending_count++];
-    *pending = (struct pending){.offset = offset, .len = len};
-    if (!is_zero(bytes, len)) {
-        pending->bytes = must(malloc(len));
-        memcpy(pending->bytes, bytes, len);
-    }
-}
-
-static void drop_pending(struct file *file)
-{
-    for (size_t i = 0; i < file->pending_count; i++)
-        free(file->pending[i].bytes);
-    file->pending_count = 0;
-}
-
-/* Linux writes what the page cache has, by whole sectors. */
-static void sync_file(struct file *file)
-{
-    for (size_t i = 0; i < file->pending_count; i++) {
-        uint64_t offset = file->pending[i].offset / SECTOR_BYTES * SECTOR_BYTES;
-        uint64_t end = file->pending[i].offset + file->pending[i].len;
-        for (; offset < end; offset += SECTOR_BYTES) {
-            if (has_page(file, offset)) {
-                struct page *page = file->pages[offset / PAGE_BYTES];
-                memcpy(page->durable + offset % PAGE_BYTES, page->seen + offset % PAGE_BYTES,
-                       SECTOR_BYTES);
-            }
-        }
-    }
-    file->size_durable = file->size_seen;
-    drop_pending(file);
-}
-
-static bool is_lost(const struct file *file, uint64_t offset)
-{
-    return file->lost[offset / SECTOR_BYTES / 8] >> offset / SECTOR_BYTES % 8 & 1;
-}
-
-static void set_lost(struct file *file, uint64_t offset)
-{
-    file->lost[offset / SECTOR_BYTES / 8] |= (unsigned char)(1 << offset / SECTOR_BYTES % 8);
-}
-
-/* Sectors survive or do not, `percent` of them. The file goes on being seen as it was. */
-static void lose_pending(struct powerless_disk *disk, struct file *file, uint64_t percent)
-{
-    if (!file->pending_count)
-        return;
-    file->lost = must(calloc(1, (size_t)(file->size_seen / SECTOR_BYTES / 8 + 1)));
-    for (size_t i = 0; i < file->pending_count; i++) {
-        const struct pending *pending = &file->pending[i];
-        uint64_t end = pending->offset + pending->len;
-        for (uint64_t at = pending->offset; at < end;) {
-            size_t part = piece(at, end, SECTOR_BYTES);
-            if (!is_lost(file, at) && random_below(disk, 100) >= percent)
-                set_lost(file, at);
-            if (!is_lost(file, at)) {
-                put(file, DURABLE, at,
-                    pending->bytes ? pending->bytes + (at - pending->offset) : NULL, part);
-                if (at + part > file->size_durable)
-                    file->size_durable = at + part;
-            }
-            at += part;
-        }
-    }
-    free(file->lost);
-    file->lost = NULL;
-    drop_pending(file);
-}
-
-static void see_what_is_durable(struct file *file)
-{
-    file->size_seen = file->size_durable;
-    for (size_t i = 0; i < file->pages_count; i++) {
-        if (file->pages[i])
-            memcpy(file->pages[i]->seen, file->pages[i]->durable, PAGE_BYTES);
-    }
-}
-
-static void free_file(struct file *file)
-{
-    drop_pending(file);
-    free(file->pending);
-    for (size_t i = 0; i < file->pages_count; i++)
-        free(file->pages[i]);
-    free(file->pages);
-    free(file);
-}
-
 /* Names */
 
 static struct file *find(const struct names *names, const char *path)
@@ -304,8 +78,10 @@ static void set_name(struct names *names, const char *path, struct file *file)
     }
     if (!file)
         return;
-    names->items = grow(names->items, &names->capacity, names->count, sizeof *names->items);
-    names->items[names->count++] = (struct name){.path = must(strdup(path)), .file = file};
+    names->items =
+        powerless__grow(names->items, &names->capacity, names->count, sizeof *names->items);
+    names->items[names->count++] =
+        (struct name){.path = powerless__must(strdup(path)), .file = file};
 }
 
 static void free_names(struct names *names)
@@ -319,10 +95,10 @@ static void change_name(struct powerless_disk *disk, const char *path, struct fi
                         bool with_next)
 {
     set_name(&disk->seen, path, file);
-    disk->pending =
-        grow(disk->pending, &disk->pending_capacity, disk->pending_count, sizeof *disk->pending);
-    disk->pending[disk->pending_count++] =
-        (struct change){.path = must(strdup(path)), .file = file, .with_next = with_next};
+    disk->pending = powerless__grow(disk->pending, &disk->pending_capacity, disk->pending_count,
+                                    sizeof *disk->pending);
+    disk->pending[disk->pending_count++] = (struct change){
+        .path = powerless__must(strdup(path)), .file = file, .with_next = with_next};
 }
 
 static bool is_in_directory(const char *path, const char *directory)
@@ -350,7 +126,7 @@ static void settle_names(struct powerless_disk *disk, const char *directory, siz
 /* Some of the first changes reach the disk. */
 static void settle_some_names(struct powerless_disk *disk)
 {
-    size_t count = (size_t)random_below(disk, disk->pending_count + 1);
+    size_t count = (size_t)powerless__random(&disk->random, disk->pending_count + 1);
     while (count && disk->pending[count - 1].with_next)
         count--;
     settle_names(disk, NULL, count);
@@ -409,7 +185,7 @@ static int do_open(struct powerless_disk *disk, const char *path, int flags)
     if (!file && !(flags & O_CREAT))
         return -ENOENT;
     if (!file) {
-        file = must(calloc(1, sizeof *file));
+        file = powerless__must(calloc(1, sizeof *file));
         file->next = disk->files;
         disk->files = file;
         change_name(disk, path, file, false);
@@ -438,7 +214,7 @@ static int do_read(struct powerless_disk *disk, int at, char *buffer, size_t len
         return error;
     if (offset + len > file->size_seen)
         return -EIO;
-    get(file, offset, buffer, len);
+    file_get(file, offset, buffer, len);
     return 0;
 }
 
@@ -460,8 +236,8 @@ static int do_write(struct powerless_disk *disk, int at, const char *data, size_
         return error;
     if (verdict == FAIL) {
         /* When the power goes, which sectors were written is decided later. */
-        size_t part = disk->stopped ? len : (size_t)random_below(disk, len + 1);
-        write_pending(file, data, part, offset);
+        size_t part = disk->stopped ? len : (size_t)powerless__random(&disk->random, len + 1);
+        file_write(file, data, part, offset);
         return error;
     }
     if (offset + len > file->size_seen) {
@@ -469,11 +245,11 @@ static int do_write(struct powerless_disk *disk, int at, const char *data, size_
         uint64_t there = used(disk);
         uint64_t room = disk->capacity > there ? disk->capacity - there : 0;
         if (more > room) {
-            write_pending(file, data, more - room < len ? len - (size_t)(more - room) : 0, offset);
+            file_write(file, data, more - room < len ? len - (size_t)(more - room) : 0, offset);
             return -ENOSPC;
         }
     }
-    write_pending(file, data, len, offset);
+    file_write(file, data, len, offset);
     return 0;
 }
 
@@ -483,11 +259,11 @@ static int do_sync(struct powerless_disk *disk, int at)
     struct file *file = opened(disk, at);
     enum verdict verdict = begin(disk, POWERLESS_SYNC, &error);
     if (verdict == GO) {
-        sync_file(file);
+        file_sync(file);
         return 0;
     }
     if (verdict == FAIL && !disk->stopped)
-        lose_pending(disk, file, random_below(disk, 3) * 50);
+        file_lose(file, &disk->random, powerless__random(&disk->random, 3) * 50);
     return error;
 }
 
@@ -628,7 +404,7 @@ static int call_list(void *context, const char *path, disk_visitor *visitor, voi
 
 struct powerless_disk *powerless_disk_new(uint64_t seed)
 {
-    struct powerless_disk *disk = must(calloc(1, sizeof *disk));
+    struct powerless_disk *disk = powerless__must(calloc(1, sizeof *disk));
     disk->random = seed;
     disk->capacity = UINT64_MAX;
     disk->calls = (struct disk){
@@ -659,7 +435,7 @@ void powerless_disk_free(struct powerless_disk *disk)
     while (disk->files) {
         struct file *file = disk->files;
         disk->files = file->next;
-        free_file(file);
+        file_free(file);
     }
     pthread_mutex_destroy(&disk->mutex);
     free(disk);
@@ -714,7 +490,7 @@ static void collect_files(struct powerless_disk *disk)
             link = &file->next;
         } else {
             *link = file->next;
-            free_file(file);
+            file_free(file);
         }
     }
 }
@@ -733,10 +509,11 @@ void powerless_disk_cut(struct powerless_disk *disk, uint64_t seed)
     for (size_t i = 0; i < disk->durable.count; i++)
         set_name(&disk->seen, disk->durable.items[i].path, disk->durable.items[i].file);
     collect_files(disk);
-    uint64_t percent = percents[random_below(disk, sizeof percents / sizeof *percents)];
+    uint64_t percent =
+        percents[powerless__random(&disk->random, sizeof percents / sizeof *percents)];
     for (struct file *file = disk->files; file; file = file->next) {
-        lose_pending(disk, file, percent);
-        see_what_is_durable(file);
+        file_lose(file, &disk->random, percent);
+        file_see_durable(file);
     }
     pthread_mutex_unlock(&disk->mutex);
 }
@@ -788,7 +565,7 @@ bool powerless_disk_peek(struct powerless_disk *disk, const char *path, uint64_t
     const struct file *file = find(&disk->seen, path);
     bool there = file && offset + len <= file->size_seen;
     if (there)
-        get(file, offset, bytes, len);
+        file_get(file, offset, bytes, len);
     pthread_mutex_unlock(&disk->mutex);
     return there;
 }
@@ -800,8 +577,8 @@ bool powerless_disk_poke(struct powerless_disk *disk, const char *path, uint64_t
     struct file *file = find(&disk->seen, path);
     bool there = file && offset + len <= file->size_seen;
     if (there) {
-        put(file, SEEN, offset, bytes, len);
-        put(file, DURABLE, offset, bytes, len);
+        file_put(file, FILE_SEEN, offset, bytes, len);
+        file_put(file, FILE_DURABLE, offset, bytes, len);
     }
     pthread_mutex_unlock(&disk->mutex);
     return there;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { DATA_BYTES_MAX = LIMIT_COMMAND_BYTES };
 
@@ -31,6 +32,16 @@ bool rig_check(struct rig *rig, bool ok, const char *format, ...)
     vsnprintf(rig->error, sizeof rig->error, format, arguments);
     va_end(arguments);
     return ok;
+}
+
+uint64_t rig_seed(void)
+{
+    const char *text = getenv("SEED");
+    struct timespec now;
+
+    setenv("UV_THREADPOOL_SIZE", "1", 1);
+    clock_gettime(CLOCK_REALTIME, &now);
+    return text ? strtoull(text, NULL, 0) : (uint64_t)now.tv_sec * 1000003 + now.tv_nsec;
 }
 
 void rig_init(struct rig *rig, uint64_t seed, uint64_t segment_bytes)
@@ -273,6 +284,14 @@ void rig_flush(struct rig *rig)
     rig->write++;
 }
 
+void rig_batch(struct rig *rig, size_t count, size_t len)
+{
+    for (size_t i = 0; i < count; i++)
+        rig_next_entry(rig, len);
+    rig_flush(rig);
+    rig_run(rig);
+}
+
 /* Reading back */
 
 struct reading {
@@ -319,4 +338,11 @@ bool rig_check_contents(struct rig *rig)
                           reading.at, reading.count);
     free(live);
     return good && !error && reading.same;
+}
+
+bool rig_reopen(struct rig *rig)
+{
+    rig_close(rig);
+    return rig_check(rig, rig_open(rig) == 0, "reopen: %s", rig->message) &&
+           rig_check_contents(rig);
 }

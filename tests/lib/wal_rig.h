@@ -20,13 +20,13 @@
 
 struct rig_record {
     uint64_t write;
-    bool is_entry;
     uint64_t index; /* of an entry */
     uint64_t term;
     uint64_t vote; /* of a state */
-    uint32_t type;
     size_t len;
     uint64_t content; /* seed of the data */
+    uint32_t type;
+    bool is_entry;
 };
 
 struct rig_entry {
@@ -69,6 +69,10 @@ struct rig {
     char error[512]; /* the first thing that is wrong, "" where all is right */
 };
 
+/* The seed of a test program, $SEED or the time. From then on the pool has one thread, so that
+ * calls come in the same order each time. */
+uint64_t rig_seed(void);
+
 void rig_init(struct rig *rig, uint64_t seed, uint64_t segment_bytes);
 /* Closes, and takes everything back. */
 void rig_free(struct rig *rig);
@@ -89,6 +93,11 @@ void rig_random_record(struct rig *rig);
 /* As wal_flush(): what is appended next belongs to another write. */
 void rig_flush(struct rig *rig);
 uint64_t rig_last_index(const struct rig *rig);
+
+/* One batch of entries, until it is durable. */
+void rig_batch(struct rig *rig, size_t count, size_t len);
+/* Closes, opens and compares, contents too. */
+bool rig_reopen(struct rig *rig);
 
 /* Runs the loop until nothing is in flight. */
 void rig_run(struct rig *rig);

@@ -14,6 +14,7 @@ import fcntl
 import os
 import pickle
 import pwd
+import re
 import select
 import shutil
 import signal
@@ -60,7 +61,8 @@ def ok(condition, name):
     _count += 1
     if not condition:
         _failed += 1
-    print("%sok %d - %s" % ("" if condition else "not ", _count, name.replace("#", "")), flush=True)
+    name = name.replace("#", "").replace("\n", " ")
+    print("%sok %d - %s" % ("" if condition else "not ", _count, name), flush=True)
     return bool(condition)
 
 
@@ -139,16 +141,26 @@ def preload(name):
     return {"LD_PRELOAD": library, "ASAN_OPTIONS": options + ":verify_asan_link_order=0"}
 
 
-def mounts(path):
-    """The filesystem types that are mounted on `path`, the topmost last."""
-    types = []
+def _unescape(text):
+    """mountinfo writes blanks, newlines and backslashes as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def _mount_lines(path):
+    """(device number, filesystem type) of what is mounted on `path`, the topmost last."""
+    found = []
     with open("/proc/self/mountinfo") as file:
         for line in file:
             fields, _, rest = line.partition(" - ")
-            where = fields.split()[4].encode().decode("unicode_escape")
-            if where == path:
-                types.append(rest.split()[0])
-    return types
+            words = fields.split()
+            if _unescape(words[4]) == path:
+                found.append((os.makedev(*map(int, words[2].split(":"))), rest.split()[0]))
+    return found
+
+
+def mounts(path):
+    """The filesystem types that are mounted on `path`, the topmost last."""
+    return [kind for _, kind in _mount_lines(path)]
 
 
 def cat(path):
@@ -241,14 +253,11 @@ class Node:
             file.write("%d\n" % self.process.pid)
 
     def is_up(self):
-        types = mounts(self.mount)
-        if not types or not types[-1].startswith("fuse"):
+        lines = _mount_lines(self.mount)
+        if not lines or not lines[-1][1].startswith("fuse"):
             return False
-        try:
-            os.stat(self.mount)
-            return True
-        except OSError:
-            return False
+        # A dead mount may be taken away between the two looks.
+        return outcome(lambda: os.stat(self.mount).st_dev) == lines[-1][0]
 
     def start(self, *options):
         self.spawn(*options)
@@ -319,7 +328,7 @@ def _unmount_all(path):
 def _unmount_below(directory):
     """Takes away every mount in `directory`, the topmost first."""
     with open("/proc/self/mountinfo") as file:
-        found = [line.split()[4].encode().decode("unicode_escape") for line in file]
+        found = [_unescape(line.split()[4]) for line in file]
     for path in reversed([path for path in found if path.startswith(directory + "/")]):
         subprocess.run(["umount", "-l", path], stderr=subprocess.DEVNULL, check=False)
     for name in os.listdir(directory):
@@ -420,11 +429,7 @@ def _receive(sock):
 
 
 _signals_seen = []
-
-
-def _interrupted(number, _frame):
-    _signals_seen.append(number)
-    raise InterruptedError(errno.EINTR, "interrupted")
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _serve(sock, uid, umask):
@@ -442,10 +447,9 @@ def _serve(sock, uid, umask):
             os.setgroups([])
             os.setgid(pwd.getpwuid(uid).pw_gid)
             os.setuid(uid)
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        signal.signal(signal.SIGINT, _interrupted)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.signal(signal.SIGUSR1, lambda number, _: _signals_seen.append(number))
+        _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        for number in (signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, lambda number, _: _signals_seen.append(number))
         while True:
             name, args = pickle.loads(_receive(sock))
             if name == "fork":
@@ -471,7 +475,7 @@ def _serve(sock, uid, umask):
 
 def _act(name, args):
     try:
-        call = _ACTS[name] if name in _ACTS else getattr(os, name)
+        call = ACTS[name] if name in ACTS else getattr(os, name)
         return ("value", call(*args))
     except OSError as error:
         return ("errno", error.errno)
@@ -498,6 +502,13 @@ def on_loss(fd, number):
 
 def unknown_ioctl(fd):
     return _number(fd, 2 << 30 | 8 << 16 | ord("L") << 8 | 99)
+
+
+def flock(fd, operation):
+    """flock(2) itself: that of Python goes on waiting after a signal."""
+    if _libc.flock(fd, operation) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def lock_range(fd, command, kind):
@@ -536,15 +547,16 @@ def flock_file(path, operation):
     """Opens and locks; the descriptor."""
     fd = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(fd, operation)
+        flock(fd, operation)
     except OSError:
         os.close(fd)
         raise
     return fd
 
 
-_ACTS = {
-    "acquire": acquire, "cat": cat, "flock": fcntl.flock, "flock_file": flock_file,
+# What an agent can do beside what `os` can. A test may add to it before it makes its agents.
+ACTS = {
+    "acquire": acquire, "cat": cat, "flock": flock, "flock_file": flock_file,
     "in_thread": in_thread, "lease_of": lease_of, "lock_range": lock_range, "on_loss": on_loss,
     "plain": plain, "poll_loss": poll_loss, "put": put, "shell": shell,
     "signals_seen": lambda: list(_signals_seen), "token_of": token_of,

@@ -630,8 +630,8 @@ int main(void)
     if (child == 0)
         exit(run());
     waitpid(child, &status, 0);
-    nftw(base, unflag_one, 16, FTW_PHYS | FTW_MOUNT);
-    nftw(base, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    nftw(base, unflag_one, 16, FTW_PHYS);
+    nftw(base, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     if (WIFSIGNALED(status))
         printf("# killed by signal %d\n", WTERMSIG(status));
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1;

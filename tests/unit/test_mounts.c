@@ -144,9 +144,10 @@ static void test_resolve(void)
 
     mkdir(in_base("dir"), 0755);
     mkdir(in_base("dir/sub"), 0755);
-    if (symlink("dir/sub", in_base("relative")) != 0 || symlink("relative", in_base("twice")) != 0 ||
-        symlink(base, in_base("dir/up")) != 0 || symlink("loop", in_base("loop")) != 0 ||
-        symlink("missing", in_base("dangling")) != 0 || chdir(base) != 0)
+    if (symlink("dir/sub", in_base("relative")) != 0 ||
+        symlink("relative", in_base("twice")) != 0 || symlink(base, in_base("dir/up")) != 0 ||
+        symlink("loop", in_base("loop")) != 0 || symlink("missing", in_base("dangling")) != 0 ||
+        chdir(base) != 0)
         tap_ok(false, "links are made");
     strcpy(expected, in_base("dir/sub"));
     resolves(in_base("dir/sub"), expected);
@@ -214,8 +215,8 @@ static struct mount_stack look(const char *path, size_t expected)
 
 static void test_names(void)
 {
-    static const char *const names[] = {"plain",   "a blank",  "a\ttab",     "a\nnewline",
-                                        "back\\slash", "\\040", "\\", "#hash", "\xff\xfe", " "};
+    static const char *const names[] = {"plain", "a blank", "a\ttab", "a\nnewline", "back\\slash",
+                                        "\\040", "\\",      "#hash",  "\xff\xfe",   " "};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         const char *path = in_base(names[i]);
@@ -361,6 +362,6 @@ int main(void)
         exit(run());
     }
     waitpid(child, &status, 0);
-    nftw(base, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    nftw(base, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }

@@ -142,7 +142,8 @@ static void test_timeout(void)
     bench->now_ms += 5000;
     struct node_event timer = {.type = NODE_EVENT_TIMER};
     bench_step(bench, &timer);
-    tap_ok(bench_reply(bench, 0) && bench_reply(bench, 0)->error == -ETIMEDOUT, "create: ETIMEDOUT");
+    tap_ok(bench_reply(bench, 0) && bench_reply(bench, 0)->error == -ETIMEDOUT,
+           "create: ETIMEDOUT");
     tap_ok(bench_reply(bench, 1) && bench_reply(bench, 1)->error == -ETIMEDOUT, "mkdir: ETIMEDOUT");
     tap_ok(!bench_reply(bench, 2), "a blocking flock waits through it");
     tap_equal(bench->notices[0], NODE_NOTICE_STALLED, "the operator is told");
@@ -166,10 +167,8 @@ static void test_loss(void)
     char text[256];
     bench_mkdir(bench, NODE_ROOT_INODE, "l", &lock);
     bench_create(bench, lock, "f", true, 7, &inode, &handle);
-    struct node_request wish = {.op = NODE_OP_IOC_ON_LOSS,
-                                .inode = inode,
-                                .handle = handle,
-                                .signal = {10}};
+    struct node_request wish = {
+        .op = NODE_OP_IOC_ON_LOSS, .inode = inode, .handle = handle, .signal = {10}};
     bench_request(bench, wish, 0, 7);
     tap_equal(bench_named(bench, NODE_OP_UNLINK, lock, "f", 8), 0, "somebody unlinks the claim");
     tap_equal(bench->lost_handle, handle, "its pollers are woken");
@@ -211,7 +210,8 @@ static void test_restart(void)
     bench_create(bench, lock, "f", true, 7, &inode, &handle);
     uint64_t digest = lock_table_digest(node_table(bench->node));
     bench_restart(bench, &bench_limits);
-    tap_ok(lock_table_digest(node_table(bench->node)) != digest, "the incarnation changed the table");
+    tap_ok(lock_table_digest(node_table(bench->node)) != digest,
+           "the incarnation changed the table");
     tap_equal(bench_lookup(bench, NODE_ROOT_INODE, "l", &lock), 0, "the lock is there");
     tap_equal(bench_lookup(bench, lock, "f", NULL), -ENOENT, "its claim ended with the daemon");
     tap_equal(bench_control(bench, lock, "token", 7, 0, text, sizeof text), -ESTALE,

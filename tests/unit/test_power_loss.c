@@ -23,7 +23,7 @@ enum { SLOTS = 16, LOCKS = 6, CUTS = 1200, CUTS_PER_DISK = 15, HELD_MAX = 64 };
 
 /* What the callers were told. */
 struct acknowledged {
-    bool lock[LOCKS]; /* made, and not removed since */
+    bool lock[LOCKS];            /* made, and not removed since */
     uint32_t lock_unsure[LOCKS]; /* requests under way that make or remove it */
     uint64_t lock_token[LOCKS];
     uint64_t max_token;
@@ -93,8 +93,9 @@ static void hold(struct machine *machine, const struct call *call, const struct 
     bool found = lock_table_get_lock(node_table(machine->node), id, &lock);
     check(machine, found && lock.last_token > acknowledged->max_token,
           "a token is not larger than all before it");
-    check(machine, lock_table_get_claim(node_table(machine->node), id, lock.last_token, &claim) &&
-                       claim.handle == reply->handle,
+    check(machine,
+          lock_table_get_claim(node_table(machine->node), id, lock.last_token, &claim) &&
+              claim.handle == reply->handle,
           "a granted claim is in the table");
     acknowledged->max_token = lock.last_token;
     acknowledged->lock_token[call->lock] = lock.last_token;
@@ -210,8 +211,8 @@ static void step(struct machine *machine, struct node_event *event)
 
 static void on_state(void *context, uint64_t term, uint64_t vote)
 {
-    step(context, &(struct node_event){.type = NODE_EVENT_RECOVERED_STATE,
-                                       .recovered_state = {term, vote}});
+    step(context,
+         &(struct node_event){.type = NODE_EVENT_RECOVERED_STATE, .recovered_state = {term, vote}});
 }
 
 static void on_entry(void *context, uint64_t index, uint64_t term)
@@ -258,8 +259,8 @@ static bool boot(struct machine *machine)
     machine->ready = machine->failed = false;
     memset(machine->calls, 0, sizeof machine->calls);
     memset(machine->inode, 0, sizeof machine->inode);
-    int error = wal_open(&machine->loop, &machine->calls_of_disk, "/log", &handler,
-                         machine, message, sizeof message, &machine->wal);
+    int error = wal_open(&machine->loop, &machine->calls_of_disk, "/log", &handler, machine,
+                         message, sizeof message, &machine->wal);
     if (error) {
         if (!powerless_disk_stopped(machine->disk)) {
             check(machine, false, "the log opens after a loss of power");
@@ -327,10 +328,8 @@ static void work(struct machine *machine)
         } else if (!machine->inode[lock] && what < 7) {
             machine->acknowledged.lock_unsure[lock]++;
             request(machine, slot,
-                    (struct node_request){.op = NODE_OP_MKDIR,
-                                          .inode = NODE_ROOT_INODE,
-                                          .name = name,
-                                          .mode = 0777},
+                    (struct node_request){
+                        .op = NODE_OP_MKDIR, .inode = NODE_ROOT_INODE, .name = name, .mode = 0777},
                     lock);
         } else if (machine->inode[lock] && what < 9) {
             request(machine, slot,
@@ -342,10 +341,10 @@ static void work(struct machine *machine)
                     lock);
         } else if (machine->inode[lock] && what == 9 && random_below(4) == 0) {
             machine->acknowledged.lock_unsure[lock]++;
-            request(machine, slot,
-                    (struct node_request){
-                        .op = NODE_OP_RMDIR, .inode = NODE_ROOT_INODE, .name = name},
-                    lock);
+            request(
+                machine, slot,
+                (struct node_request){.op = NODE_OP_RMDIR, .inode = NODE_ROOT_INODE, .name = name},
+                lock);
             machine->inode[lock] = 0;
         }
     }
@@ -366,9 +365,8 @@ static void compare_held(struct machine *machine, uint32_t lock)
 {
     struct acknowledged *acknowledged = &machine->acknowledged;
     request(machine, 0,
-            (struct node_request){.op = NODE_OP_LOOKUP,
-                                  .inode = NODE_ROOT_INODE,
-                                  .name = {&"abcdef"[lock], 1}},
+            (struct node_request){
+                .op = NODE_OP_LOOKUP, .inode = NODE_ROOT_INODE, .name = {&"abcdef"[lock], 1}},
             lock);
     for (size_t i = 0; i < HELD_MAX; i++)
         if (acknowledged->held[i].handle && acknowledged->held[i].lock == lock)
@@ -462,7 +460,8 @@ int main(void)
 
     uint64_t cut, boots_cut;
     struct machine machine = run(cuts, false, &cut, &boots_cut);
-    tap_ok(!machine.broken, "%s", machine.broken ? machine.broken : "no loss of power lost anything");
+    tap_ok(!machine.broken, "%s",
+           machine.broken ? machine.broken : "no loss of power lost anything");
     tap_note("%llu cuts, %llu of them while starting; %llu grants, %llu releases",
              (unsigned long long)cut, (unsigned long long)boots_cut,
              (unsigned long long)machine.grants, (unsigned long long)machine.releases);

@@ -6,7 +6,6 @@
 #include "tests/lib/wal_rig.h"
 
 #include <errno.h>
-#include <time.h>
 
 enum {
     POINTS_DEFAULT = 3000,
@@ -127,16 +126,11 @@ static bool one_disk(uint64_t seed, uint64_t points, struct counts *counts)
 
 int main(void)
 {
-    const char *seed_text = getenv("SEED");
     const char *points_text = getenv("POINTS");
-    struct timespec now;
     struct counts counts = {0};
     bool good = true;
 
-    setenv("UV_THREADPOOL_SIZE", "1", 1); /* the same order each time */
-    clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t seed =
-        seed_text ? strtoull(seed_text, NULL, 0) : (uint64_t)now.tv_sec * 1000003 + now.tv_nsec;
+    uint64_t seed = rig_seed();
     uint64_t points = points_text ? strtoull(points_text, NULL, 0) : POINTS_DEFAULT;
     tap_note("SEED=%llu", (unsigned long long)seed);
 
