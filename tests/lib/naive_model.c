@@ -526,16 +526,25 @@ static bool has_room(const struct naive_model *model, const struct naive_claim *
                  : model->claims.count < model->limits.claims;
 }
 
-/* Whether somebody waits whom this request must not overtake. */
-static bool overtakes(const struct naive_model *model, const struct naive_claim *wanted)
+/* Whether the handle has another claim on what it asks for. */
+static bool holds(const struct naive_model *model, const struct naive_claim *wanted)
 {
     for (size_t i = 0; i < model->claims.count; i++) {
         const struct naive_claim *claim = naive_claim_at(model, i);
         if (competes(model, claim, wanted->lock, wanted->name) &&
             same_handle(claim, wanted->node, wanted->handle))
-            return false;
+            return true;
     }
-    return first_waiter(model, wanted->lock, wanted->name) != NULL;
+    return false;
+}
+
+/* Whether it is this request's turn: nobody waits whom it must not overtake, and a claim by creating
+ * is the first one of its handle. */
+static bool is_its_turn(const struct naive_model *model, const struct naive_claim *wanted)
+{
+    if (holds(model, wanted))
+        return wanted->kind != CLAIM_CREATE;
+    return first_waiter(model, wanted->lock, wanted->name) == NULL;
 }
 
 static struct command_result request(struct naive_model *model, struct naive_claim *wanted,
@@ -553,7 +562,7 @@ static struct command_result request(struct naive_model *model, struct naive_cla
         sweep(model, CAUSE_CONVERTED, false, stamp_ms);
     }
     struct command_result result = {0};
-    if (!conflicts(model, wanted) && !overtakes(model, wanted)) {
+    if (!conflicts(model, wanted) && is_its_turn(model, wanted)) {
         if (has_room(model, wanted, false)) {
             grant(model, wanted, stamp_ms);
             result.token = wanted->token;

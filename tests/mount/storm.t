@@ -88,7 +88,7 @@ def test():
     t.note(dict(total))
     t.same(set(total) - EXPECTED - {"fine"}, set(), "no error but those that were to be expected")
     t.ok(total["fine"] > 1000 and total["EINTR"] > 20 and total["EAGAIN"] > 0, "much has happened")
-    wanted = {"claims": "0", "waiters": "0"}
+    wanted = {"claims": "0", "waiters": "0", "claims_of_this_node": "0"}
     t.ok(t.wait_until(lambda: {name: status(node)[name] for name in wanted} == wanted),
          "no claim and no waiter is left")
     t.ok(t.wait_until(lambda: int(status(node)["open_handles"]) <= 1), "nor a handle")

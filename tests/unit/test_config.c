@@ -358,8 +358,9 @@ static void test_escape(void)
     escapes("\xc3\xa9\xe2\x82\xac\xf0\x9f\x94\x92", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x94\x92");
     escapes("\xc2\x85 \xc2\x9b", "\\xc2\\x85 \\xc2\\x9b"); /* control characters in UTF-8 */
     escapes("\xff\xfe", "\\xff\\xfe");
-    escapes("\xc0\x8a", "\\xc0\\x8a");                   /* a newline in two bytes */
-    escapes("\xe0\x80\x8a", "\\xe0\\x80\\x8a");          /* and in three */
+    escapes("\xc0\x8a", "\\xc0\\x8a");          /* a newline in two bytes */
+    escapes("\xe0\x80\x8a", "\\xe0\\x80\\x8a"); /* and in three */
+    escapes("\xc1\x81 \xf0\x82\x82\xac", "\\xc1\\x81 \\xf0\\x82\\x82\\xac");
     escapes("\xed\xa0\x80", "\\xed\\xa0\\x80");          /* a surrogate */
     escapes("\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80"); /* beyond the last character */
     escapes("\xe2\x82", "\\xe2\\x82");                   /* cut off */
