@@ -27,8 +27,11 @@ struct raft__run {
     uint64_t term;
 };
 
-/* Indexes begin with 1, so `last` is also the number of entries. */
+/* Entries up to `base` are covered by a snapshot and known no more, but for the term of that one.
+ * Indexes begin with 1, so `last` minus `base` is the number of entries. */
 struct raft__log {
+    uint64_t base;
+    uint64_t base_term;
     uint64_t last;
     size_t runs_count;
     struct raft__run runs[RAFT_TERM_RUNS_MAX]; /* `first` and `term` both strictly increase */
@@ -51,6 +54,10 @@ struct raft {
     /* Persisted together (thesis 3.8). */
     uint64_t term;
     uint64_t vote;
+
+    /* The last entry handed over in recovery, covered by the snapshot or not. 0: none yet. */
+    uint64_t recovered_index;
+    uint64_t recovered_term;
 
     bool started;
     enum raft_role role;
@@ -98,6 +105,10 @@ bool raft__log_has_room(const struct raft__log *log, uint64_t term);
 /* There must be room, and `term` must not be below the last one. */
 void raft__log_append(struct raft__log *log, uint64_t count, uint64_t term);
 uint64_t raft__log_last_term(const struct raft__log *log);
+/* The log begins behind entry `index` of `term`, and is empty. */
+void raft__log_begin_behind(struct raft__log *log, uint64_t index, uint64_t term);
+/* Forgets the entries up to `index`, which is one of the log. */
+void raft__log_compact(struct raft__log *log, uint64_t index);
 /* 0 where there is no such entry. */
 uint64_t raft__log_term_at(const struct raft__log *log, uint64_t index);
 

@@ -7,9 +7,11 @@
 static enum raft_error dispatch(struct raft *raft, const struct raft_event *event,
                                 struct raft_actions *actions);
 static enum raft_error on_recovered_state(struct raft *raft, uint64_t term, uint64_t vote);
+static enum raft_error on_recovered_snapshot(struct raft *raft, uint64_t index, uint64_t term);
 static enum raft_error on_recovered_entry(struct raft *raft, uint64_t index, uint64_t term);
 static enum raft_error on_start(struct raft *raft, struct raft_actions *actions);
 static void on_persisted(struct raft *raft, uint64_t write, struct raft_actions *actions);
+static void on_compacted(struct raft *raft, uint64_t index);
 
 enum {
     MEMORY_ALIGNMENT = 16,
@@ -51,6 +53,8 @@ enum raft_error raft_init(void *memory, const struct raft_config *config, struct
     raft->voters[0] = config->voters[0];
     raft->term = 0;
     raft->vote = 0;
+    raft->recovered_index = 0;
+    raft->recovered_term = 0;
     raft->started = false;
     raft->role = RAFT_FOLLOWER;
     raft->commit = 0;
@@ -79,6 +83,7 @@ enum raft_error raft_step(struct raft *raft, const struct raft_event *event,
     assert(raft->term >= term_before);
     assert(!raft->started || raft->term >= raft__log_last_term(&raft->log));
     assert(raft->commit >= commit_before && raft->commit <= raft->log.last);
+    assert(raft->log.base <= raft->commit && raft->log.base <= raft->match[raft->self]);
     assert(raft->match[raft->self] <= raft->log.last);
     assert(raft->writes.durable <= raft->writes.issued);
     assert(raft->writes.issued - raft->writes.durable <= RAFT_WRITES_MAX);
@@ -94,6 +99,9 @@ static enum raft_error dispatch(struct raft *raft, const struct raft_event *even
     switch (event->type) {
     case RAFT_EVENT_RECOVERED_STATE:
         return on_recovered_state(raft, event->recovered_state.term, event->recovered_state.vote);
+    case RAFT_EVENT_RECOVERED_SNAPSHOT:
+        return on_recovered_snapshot(raft, event->recovered_snapshot.index,
+                                     event->recovered_snapshot.term);
     case RAFT_EVENT_RECOVERED_ENTRY:
         return on_recovered_entry(raft, event->recovered_entry.index, event->recovered_entry.term);
     case RAFT_EVENT_START:
@@ -107,6 +115,9 @@ static enum raft_error dispatch(struct raft *raft, const struct raft_event *even
         /* What was not reported durable may be on disk or not. A leader that went on could give the
          * same index of the same term to another entry, so this is for good. */
         raft__set_role(raft, RAFT_FAILED, actions);
+        return RAFT_OK;
+    case RAFT_EVENT_COMPACTED:
+        on_compacted(raft, event->compacted.index);
         return RAFT_OK;
     }
     assert(false); /* not a type of event */
@@ -128,23 +139,53 @@ static enum raft_error on_recovered_state(struct raft *raft, uint64_t term, uint
     return RAFT_OK;
 }
 
+/* Only what was committed is in a snapshot (thesis 5.1). */
+static enum raft_error on_recovered_snapshot(struct raft *raft, uint64_t index, uint64_t term)
+{
+    assert(!raft->started);
+
+    if (index == 0 || term == 0 || raft->log.base != 0 || raft->recovered_index != 0)
+        return RAFT_ERR_LOG;
+    raft__log_begin_behind(&raft->log, index, term);
+    raft->commit = index;
+    raft->match[raft->self] = index;
+    return RAFT_OK;
+}
+
+/* Whether an entry can follow on what was handed over before it. Between a snapshot and the log
+ * there is no gap, and where they overlap they agree. */
+static bool follows(const struct raft *raft, uint64_t index, uint64_t term)
+{
+    const struct raft__log *log = &raft->log;
+
+    if (index == 0 || term == 0 || term < raft->recovered_term)
+        return false;
+    if (raft->recovered_index == 0 ? index - 1 > log->base : index - 1 != raft->recovered_index)
+        return false;
+    if (index < log->base)
+        return term <= log->base_term;
+    return index == log->base ? term == log->base_term : term >= raft__log_last_term(log);
+}
+
 static enum raft_error on_recovered_entry(struct raft *raft, uint64_t index, uint64_t term)
 {
     assert(!raft->started);
 
-    if (index == 0 || index - 1 != raft->log.last)
+    if (!follows(raft, index, term))
         return RAFT_ERR_LOG;
-    if (term == 0 || term < raft__log_last_term(&raft->log))
-        return RAFT_ERR_LOG;
-    if (!raft__log_has_room(&raft->log, term))
-        return RAFT_ERR_FULL;
-    raft__log_append(&raft->log, 1, term);
-    raft->match[raft->self] = raft->log.last; /* durable already: the caller's duty 2 */
+    if (index > raft->log.base) {
+        if (!raft__log_has_room(&raft->log, term))
+            return RAFT_ERR_FULL;
+        raft__log_append(&raft->log, 1, term);
+        raft->match[raft->self] = raft->log.last; /* durable already: the caller's duty 2 */
+    }
+    raft->recovered_index = index;
+    raft->recovered_term = term;
     return RAFT_OK;
 }
 
-/* The commit index is not persisted (thesis 3.8): it is 0 now, whatever it was, and the first
- * commit of the new term brings it back. */
+/* The commit index is not persisted (thesis 3.8): it is the snapshot's now, or 0, whatever it was,
+ * and the first commit of the new term brings it back. */
 static enum raft_error on_start(struct raft *raft, struct raft_actions *actions)
 {
     enum raft_error error;
@@ -153,6 +194,9 @@ static enum raft_error on_start(struct raft *raft, struct raft_actions *actions)
 
     /* A term is durable before the first entry of it is written, so this disk has lost a state. */
     if (raft__log_last_term(&raft->log) > raft->term)
+        return RAFT_ERR_LOG;
+    /* A snapshot is made of entries that are durable in the log, so this one has lost its end. */
+    if (raft->recovered_index != 0 && raft->recovered_index < raft->log.base)
         return RAFT_ERR_LOG;
 
     /* The only voter has nobody to wait for. */
@@ -179,6 +223,14 @@ static void on_persisted(struct raft *raft, uint64_t write, struct raft_actions 
 
     raft__count_own_vote(raft, actions);
     raft__advance_commit(raft, actions);
+}
+
+static void on_compacted(struct raft *raft, uint64_t index)
+{
+    assert(raft->started);
+    assert(index <= raft->commit && index <= raft->match[raft->self]);
+    if (index > raft->log.base)
+        raft__log_compact(&raft->log, index);
 }
 
 static struct raft_action *add_action(struct raft_actions *actions, enum raft_action_type type)

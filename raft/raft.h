@@ -8,8 +8,9 @@
  * The caller's duties:
  *  1. Provide raft_size() bytes of memory to raft_init(), and keep them in place.
  *  2. Before RAFT_EVENT_START, hand over what the disk holds: the last RAFT_EVENT_RECOVERED_STATE,
- *     and every entry in order of index as RAFT_EVENT_RECOVERED_ENTRY. What is handed over must be
- *     durable: rewritten and synced where a crash leaves that in doubt.
+ *     RAFT_EVENT_RECOVERED_SNAPSHOT where there is a snapshot, and then every entry in order of
+ * index as RAFT_EVENT_RECOVERED_ENTRY. What is handed over must be durable: rewritten and synced
+ * where a crash leaves that in doubt.
  *  3. Carry out the actions of a step in the order of the array, before the next step.
  *  4. Make PERSIST actions durable in their order. Report RAFT_EVENT_PERSISTED for a write only
  * when it and every earlier one survive a loss of power. Reports may be joined: one for write n
@@ -22,6 +23,9 @@
  *  7. Apply entries in order of index, up to the index of the latest RAFT_ACTION_COMMIT, and answer
  *     a client only from what is applied.
  *  8. Never call raft_step() from within the carrying out of an action.
+ *  9. A snapshot holds what the entries up to its index led to, together with that index and its
+ *     term (thesis 5.1), and only of entries that are durable in this server's log. Entries may be
+ *     thrown away when the snapshot that covers them is durable; RAFT_EVENT_COMPACTED says so.
  */
 #ifndef RAFT_RAFT_H
 #define RAFT_RAFT_H
@@ -74,7 +78,11 @@ enum raft_entry_type {
 enum raft_event_type {
     /* Term and vote as they were persisted last (thesis 3.8). Only before START. */
     RAFT_EVENT_RECOVERED_STATE,
-    /* One entry of the log. Only before START, in order of index, without gaps. */
+    /* The snapshot: what its entries led to is applied. Only before START and before any entry. */
+    RAFT_EVENT_RECOVERED_SNAPSHOT,
+    /* One entry of the log. Only before START, in order of index, without gaps. Behind a snapshot
+     * the first one's index is at most the snapshot's plus 1; those that the snapshot covers are
+     * checked against it, and that is all. */
     RAFT_EVENT_RECOVERED_ENTRY,
     /* Recovery is over: take part. A cluster of one elects itself. */
     RAFT_EVENT_START,
@@ -84,6 +92,9 @@ enum raft_event_type {
     RAFT_EVENT_PERSISTED,
     /* A PERSIST action could not be made durable. */
     RAFT_EVENT_PERSIST_FAILED,
+    /* A snapshot up to `index` is durable, and entries up to there may be gone. Only after START;
+     * not beyond what is committed and durable here. One that says nothing new is void. */
+    RAFT_EVENT_COMPACTED,
 };
 
 struct raft_event {
@@ -94,6 +105,10 @@ struct raft_event {
             uint64_t vote; /* 0: nobody */
         } recovered_state;
         struct {
+            uint64_t index; /* of the last entry that it covers */
+            uint64_t term;  /* of that entry */
+        } recovered_snapshot;
+        struct {
             uint64_t index;
             uint64_t term;
         } recovered_entry;
@@ -103,6 +118,9 @@ struct raft_event {
         struct {
             uint64_t write;
         } persisted;
+        struct {
+            uint64_t index;
+        } compacted;
     };
 };
 
@@ -164,7 +182,8 @@ enum raft_role raft_get_role(const struct raft *raft);
 uint64_t raft_get_term(const struct raft *raft);
 uint64_t raft_get_commit(const struct raft *raft);
 uint64_t raft_get_last_index(const struct raft *raft);
-/* The term of an entry of the log, 0 where the log has no such entry. */
+/* The term of an entry of the log, or of the last one that a snapshot covers; 0 where there is no
+ * such entry (any more). */
 uint64_t raft_get_term_at(const struct raft *raft, uint64_t index);
 
 #endif

@@ -759,15 +759,121 @@ static void aborts(struct server *server, struct raft_event event, const char *w
            "%s: stopped by an assertion", what);
 }
 
+static struct raft_event snapshot_event(uint64_t index, uint64_t term)
+{
+    return (struct raft_event){.type = RAFT_EVENT_RECOVERED_SNAPSHOT,
+                               .recovered_snapshot = {.index = index, .term = term}};
+}
+
+static struct raft_event compacted_event(uint64_t index)
+{
+    return (struct raft_event){.type = RAFT_EVENT_COMPACTED, .compacted = {.index = index}};
+}
+
+/* Whether the log gives the terms of a plain list from `base` on, and none before. */
+static bool terms_agree(const struct raft *raft, const uint64_t *terms, uint64_t base,
+                        uint64_t last)
+{
+    bool agree = raft_get_last_index(raft) == last && raft_get_term_at(raft, last + 1) == 0;
+    for (uint64_t i = 1; i <= last; i++)
+        agree = raft_get_term_at(raft, i) == (i < base ? 0 : terms[i]) && agree;
+    return agree;
+}
+
+/* Logs of random runs, begun behind a random snapshot, cut off piece by piece. */
+static void test_compaction(void)
+{
+    enum { LENGTH = 60, ROUNDS = 2000 };
+    uint64_t random = 88172645463325252u;
+    void *memory = aligned_alloc(16, raft_size());
+    const uint64_t voters[] = {1};
+    const struct raft_config config = {.id = 1, .voters = voters, .voters_count = 1};
+    uint64_t terms[LENGTH + 2];
+    bool agree = true;
+    uint64_t cuts = 0;
+
+    for (int round = 0; round < ROUNDS && agree; round++) {
+        struct raft *raft;
+        struct raft_actions actions;
+        uint64_t last = 1 + random % LENGTH;
+        check(raft_init(memory, &config, &raft) == RAFT_OK);
+        terms[0] = 1;
+        for (uint64_t i = 1; i <= last; i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            terms[i] = terms[i - 1] + (random >> 60 < 5);
+        }
+        uint64_t base = (random >> 33) % (last + 1);
+        uint64_t first = base ? 1 + (random >> 20) % (base + 1) : 1;
+        struct raft_event event = state_event(terms[last], 1);
+        agree = raft_step(raft, &event, &actions) == RAFT_OK;
+        event = snapshot_event(base, terms[base]);
+        agree = agree && (!base || raft_step(raft, &event, &actions) == RAFT_OK);
+        for (uint64_t i = first; i <= last; i++) {
+            event = entry_event(i, terms[i]);
+            agree = agree && raft_step(raft, &event, &actions) == RAFT_OK;
+        }
+        agree = agree && terms_agree(raft, terms, base, last);
+        event = start_event;
+        agree = agree && raft_step(raft, &event, &actions) == RAFT_OK;
+        for (uint64_t write = 1; write <= 2; write++) {
+            event = persisted_event(write);
+            agree = agree && raft_step(raft, &event, &actions) == RAFT_OK;
+        }
+        terms[last + 1] = terms[last] + 1;
+        last++;
+        agree = agree && terms_agree(raft, terms, base, last);
+        while (agree && base < last) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            base += 1 + (random >> 33) % (last - base);
+            event = compacted_event(base);
+            agree = raft_step(raft, &event, &actions) == RAFT_OK && actions.count == 0 &&
+                    terms_agree(raft, terms, base, last);
+            cuts++;
+        }
+    }
+    tap_ok(agree, "%d logs cut off %d times know their terms", ROUNDS, (int)cuts);
+    free(memory);
+}
+
+/* Runs of terms are given back, so that their number is bounded between two snapshots only. */
+static void test_compaction_gives_room(void)
+{
+    struct server *server = server_new();
+    struct raft_actions actions;
+    const struct raft_event start = start_event;
+    const struct raft_event vote = persisted_event(1);
+    const struct raft_event noop = persisted_event(2);
+    const struct raft_event compacted = compacted_event(RAFT_TERM_RUNS_MAX);
+
+    step(server, state_event(RAFT_TERM_RUNS_MAX, 1));
+    for (uint64_t i = 1; i < RAFT_TERM_RUNS_MAX; i++)
+        step(server, entry_event(i, i));
+    check(raft_step(server->raft, &start, &actions) == RAFT_OK);
+    check(raft_step(server->raft, &vote, &actions) == RAFT_OK);
+    check(raft_step(server->raft, &noop, &actions) == RAFT_OK);
+    tap_ok(!raft__log_has_room(&server->raft->log, RAFT_TERM_RUNS_MAX + 2),
+           "with all runs in use there is no room for a term more");
+    check(raft_step(server->raft, &compacted, &actions) == RAFT_OK);
+    tap_ok(raft__log_has_room(&server->raft->log, RAFT_TERM_RUNS_MAX + 2),
+           "until a snapshot covers them");
+    tap_equal(raft_get_term_at(server->raft, RAFT_TERM_RUNS_MAX), RAFT_TERM_RUNS_MAX + 1,
+              "the term of the last entry stays known");
+    server_free(server);
+}
+
 static void test_duties(void)
 {
     struct server *server = server_new();
+
+    aborts(server, compacted_event(1), "a compaction before the start");
 
     aborts(server, persisted_event(1), "a report before there is a write");
     step(server, start_event);
     aborts(server, start_event, "a second start");
     aborts(server, state_event(3, 0), "a state after the start");
     aborts(server, entry_event(1, 1), "an entry after the start");
+    aborts(server, snapshot_event(1, 1), "a snapshot after the start");
+    aborts(server, compacted_event(1), "a compaction of what is not committed");
     aborts(server, persisted_event(2), "a report of a write never issued");
     aborts(server, persisted_event(0), "a report of write 0");
     step(server, persisted_event(1));
@@ -790,6 +896,8 @@ int main(void)
     test_quorum();
     test_restarts();
     test_random();
+    test_compaction();
+    test_compaction_gives_room();
     test_duties();
     return tap_done();
 }

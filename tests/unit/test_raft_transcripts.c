@@ -5,8 +5,10 @@
  * A line at the margin is a comment (#) or a command; the indented lines after a command say what
  * must come of it, in order: its actions, or its error, or "nothing".
  *
- *     recover-state TERM VOTE     recover-entry INDEX TERM     start
+ *     recover-state TERM VOTE     recover-snapshot INDEX TERM
+ *     recover-entry INDEX TERM    start
  *     propose COUNT               persisted WRITE              persist-failed
+ *     compacted INDEX
  *     restart                     the process ends, and another begins with an empty core
  *     status                      shows role, term, last index and commit index
  *     term-at INDEX               shows the term of an entry
@@ -264,6 +266,10 @@ static bool run_command(void *memory, struct raft **raft, const char *line, FILE
         event.type = RAFT_EVENT_RECOVERED_STATE;
         event.recovered_state.term = numbers[0];
         event.recovered_state.vote = numbers[1];
+    } else if (parse(line, "recover-snapshot", 2, numbers)) {
+        event.type = RAFT_EVENT_RECOVERED_SNAPSHOT;
+        event.recovered_snapshot.index = numbers[0];
+        event.recovered_snapshot.term = numbers[1];
     } else if (parse(line, "recover-entry", 2, numbers)) {
         event.type = RAFT_EVENT_RECOVERED_ENTRY;
         event.recovered_entry.index = numbers[0];
@@ -278,6 +284,9 @@ static bool run_command(void *memory, struct raft **raft, const char *line, FILE
         event.persisted.write = numbers[0];
     } else if (parse(line, "persist-failed", 0, NULL)) {
         event.type = RAFT_EVENT_PERSIST_FAILED;
+    } else if (parse(line, "compacted", 1, numbers)) {
+        event.type = RAFT_EVENT_COMPACTED;
+        event.compacted.index = numbers[0];
     } else {
         return false;
     }
