@@ -1,9 +1,11 @@
-# make                       build the daemon
+# make                       build the daemon and the tool
 # make demo                  a minute with a node of its own; installs Debian packages that are missing
 # make check                 every test; installs Debian packages that are missing
 # make check-unit            unit tests and golden transcripts only
 # make check-mount           tests on a real mount only
 #                            TESTS='FILE...' picks tests of these two
+# make bench                 what a lock costs, beside its floors; takes some minutes. SECONDS=N for
+#                            each measurement, BENCH_DIR=dir on the disk that is to be measured
 # make lint                  format, clang-tidy, cppcheck, shellcheck, layering: no findings allowed
 # make format                formats the C sources
 # make run MOUNT=dir         a node in the foreground; ARGS='...' are options for it
@@ -87,23 +89,32 @@ gen_o   := $(gen_c:.c=.o)
 raft_o  := $(call objects,$(wildcard raft/*.c))
 fs_o    := $(call objects,$(filter-out fs/main.c,$(wildcard fs/*.c)))
 main_o  := $(BUILD)/fs/main.o
+tool_o  := $(call objects,$(wildcard client-tools/*.c))
 lib_o   := $(call objects,$(wildcard tests/lib/*.c))
 unit_o  := $(call objects,$(wildcard tests/unit/test_*.c))
 
 LOCKFSD    := $(BUILD)/lockfsd
+LOCKFS     := $(BUILD)/lockfs
 core       := $(BUILD)/core.a
 testlib    := $(BUILD)/testlib.a
 unit_tests := $(unit_o:.o=)
 helpers    := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/mount/helpers/*.c))
 preloads   := $(patsubst %.c,$(BUILD)/%.so,$(wildcard tests/mount/preload/*.c))
+bench_o    := $(call objects,$(wildcard tests/bench/*.c))
+benches    := $(bench_o:.o=)
 
-all: $(LOCKFSD)
+all: $(LOCKFSD) $(LOCKFS)
 
 -include $(wildcard $(BUILD)/*.d $(BUILD)/*/*.d $(BUILD)/*/*/*.d $(BUILD)/*/*/*/*.d)
 
 $(LOCKFSD): $(main_o) $(core)
 	$(call say,LINK,$@)
 	$(Q)$(link) -o $@ $^ $(LIBS)
+
+# The tool shares nothing with the daemon.
+$(LOCKFS): $(tool_o) client-tools $(BUILD)/flags
+	$(call say,LINK,$@)
+	$(Q)$(link) -o $@ $(tool_o)
 
 # Archives, so that a test links only what it uses. The folders, since a source may go away.
 $(core): $(raft_o) $(fs_o) $(gen_o) raft fs
@@ -115,6 +126,10 @@ $(core) $(testlib): $(BUILD)/flags
 $(unit_tests): %: %.o $(testlib) $(core)
 	$(call say,LINK,$@)
 	$(Q)$(link) -o $@ $^ $(LIBS) -lm
+
+$(benches): %: %.o $(core)
+	$(call say,LINK,$@)
+	$(Q)$(link) -o $@ $^ $(LIBS)
 
 $(BUILD)/%.o: %.c $(BUILD)/flags | $(gen_h)
 	$(call say,CC,$@)
@@ -165,11 +180,14 @@ prove    = $(test_env) prove -j$(TEST_JOBS) --exec tests/lib/run_test
 check-unit: $(unit_tests)
 	$(Q)$(prove) $(or $(TESTS),$(unit_tests))
 
-check-mount: $(LOCKFSD) $(helpers) $(preloads)
+check-mount: $(LOCKFSD) $(LOCKFS) $(helpers) $(preloads) $(benches)
 	$(Q)$(prove) $(or $(TESTS),$(wildcard tests/mount/*.t))
 
 # Every program and library of the tests, without running them.
-test-programs: $(unit_tests) $(helpers) $(preloads)
+test-programs: $(unit_tests) $(helpers) $(preloads) $(benches)
+
+bench: $(LOCKFSD) $(benches)
+	$(Q)$(test_env) SECONDS='$(SECONDS)' BENCH_DIR='$(BENCH_DIR)' tests/bench/bench
 
 layering: $(raft_o) $(fs_o) $(gen_o)
 	$(Q)tests/layering --self-test
@@ -193,15 +211,25 @@ run: $(LOCKFSD)
 	@$(if $(MOUNT),:,echo "make run MOUNT=dir: which directory?" >&2; exit 2)
 	$(LOCKFSD) -f $(ARGS) $(MOUNT)
 
-install: $(LOCKFSD)
-	install -D -m 755 $(LOCKFSD) '$(DESTDIR)$(PREFIX)/sbin/lockfsd'
-	install -D -m 644 fs/lockfs.h '$(DESTDIR)$(PREFIX)/include/lockfs.h'
+# What is installed: MODE SOURCE DESTINATION, below $(PREFIX).
+man       := share/man
+installed := 755:$(LOCKFSD):sbin/lockfsd \
+	755:$(LOCKFS):bin/lockfs \
+	644:fs/lockfs.h:include/lockfs.h \
+	644:client-tools/lockfs.1:$(man)/man1/lockfs.1 \
+	644:client-tools/lockfs.5:$(man)/man5/lockfs.5 \
+	644:client-tools/lockfsd.8:$(man)/man8/lockfsd.8 \
+	644:client-tools/completion.bash:share/bash-completion/completions/lockfs
+
+install: $(LOCKFSD) $(LOCKFS)
+	$(Q)set -e; for file in $(installed); do IFS=:; set -- $$file; unset IFS; \
+		install -v -D -m $$1 $$2 "$(DESTDIR)$(PREFIX)/$$3"; done
 
 uninstall:
-	rm -f '$(DESTDIR)$(PREFIX)/sbin/lockfsd' '$(DESTDIR)$(PREFIX)/include/lockfs.h'
+	$(Q)for file in $(installed); do rm -fv "$(DESTDIR)$(PREFIX)/$${file##*:}"; done
 
 clean:
 	rm -rf build
 
-.PHONY: all packages check check-unit check-mount test-programs layering lint format demo run \
-	install uninstall clean FORCE
+.PHONY: all packages check check-unit check-mount test-programs bench layering lint format demo \
+	run install uninstall clean FORCE

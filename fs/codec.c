@@ -40,6 +40,10 @@ size_t codec_encode_command(const struct command *command, char *buffer, size_t 
     message.gid = command->gid;
     message.offset = command->offset;
     message.append = command->append;
+    message.limit = command->limit;
+    message.release = command->release;
+    message.delay_ms = command->delay_ms;
+    message.owner = command->owner;
 
     assert(command->name.len <= LIMIT_NAME_BYTES && command->data.len <= LIMIT_CONTENT_BYTES);
     message.name.size = (pb_size_t)command->name.len;
@@ -64,15 +68,15 @@ static bool is_sound(const lockfs_Command *message)
 {
     bool names = message->type == COMMAND_MKDIR || message->type == COMMAND_RMDIR ||
                  message->type == COMMAND_ACQUIRE || message->type == COMMAND_UNLINK ||
-                 message->type == COMMAND_SET_CLAIM;
-    if (message->type < COMMAND_INCARNATION || message->type > COMMAND_SET_CLAIM)
+                 message->type == COMMAND_SET_CLAIM || message->type == COMMAND_FORCE;
+    if (message->type < COMMAND_INCARNATION || message->type > COMMAND_END_DELAY)
         return false;
     if (names && !message->name.size)
         return false;
     if (message->type == COMMAND_INCARNATION && message->boot_id.size != BOOT_ID_BYTES)
         return false;
     if (message->type == COMMAND_ACQUIRE)
-        return (message->kind == CLAIM_CREATE || message->kind == CLAIM_FLOCK) &&
+        return message->kind >= CLAIM_CREATE && message->kind <= CLAIM_FCNTL &&
                (message->claim_mode == CLAIM_SHARED || message->claim_mode == CLAIM_EXCLUSIVE) &&
                (message->kind != CLAIM_CREATE ||
                 (message->claim_mode == CLAIM_EXCLUSIVE && !message->wait));
@@ -110,6 +114,10 @@ bool codec_decode_command(struct span bytes, struct codec_storage *storage,
         .gid = message.gid,
         .offset = message.offset,
         .append = message.append,
+        .limit = message.limit,
+        .release = message.release,
+        .delay_ms = message.delay_ms,
+        .owner = message.owner,
         .data = {storage->data, message.data.size},
     };
     memcpy(command.boot_id, message.boot_id.bytes, message.boot_id.size);

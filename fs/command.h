@@ -31,11 +31,18 @@ struct process {
 enum claim_kind {
     CLAIM_CREATE = 1, /* by making the file: O_EXCL */
     CLAIM_FLOCK = 2,
+    CLAIM_FCNTL = 3, /* of the whole file; its owner is not the handle but what the kernel names */
 };
 
 enum claim_mode {
     CLAIM_SHARED = 1,
     CLAIM_EXCLUSIVE = 2,
+};
+
+/* What ends a claim by creating, beside unlink and force (DESIGN A3). */
+enum release_mode {
+    RELEASE_CLOSE = 1, /* the last close of its handle */
+    RELEASE_EXIT = 2,  /* the end of the process that made it */
 };
 
 enum command_type {
@@ -49,10 +56,12 @@ enum command_type {
     COMMAND_RMDIR,
     /* Claim file `name` of `lock` for `handle`. See lock_table.h. */
     COMMAND_ACQUIRE,
-    /* The handle is closed: its claims and waits end. */
+    /* The handle is closed: its claims and waits end, but for a claim by creating whose release
+     * mode is RELEASE_EXIT. */
     COMMAND_RELEASE,
-    /* The handle's flock claim ends. A claim by creating stays, and so do its waits (another
-     * thread's flock(2) goes on waiting when this one unlocks). */
+    /* CLAIM_FLOCK: the handle's flock claim ends. CLAIM_FCNTL: the fcntl claim of `owner` on file
+     * `name` of `lock` ends, whatever handle it came through. Other claims stay, and so do waits
+     * (another thread goes on waiting when this one unlocks). */
     COMMAND_UNLOCK,
     /* The claim `token`, made by creating file `name` of `lock`, ends, and with it every claim and
      * wait of its handle. EBUSY: it is another node's. ENOENT: there is no such claim (any more).
@@ -67,17 +76,32 @@ enum command_type {
     COMMAND_WRITE,
     /* Cut or extend that content to `offset` bytes. EPERM, EFBIG, ENOSPC. */
     COMMAND_TRUNCATE,
-    /* Set what `attributes` names of lock `lock`. ESTALE. */
+    /* Set what `attributes` names of lock `lock`. ESTALE. Of a setting that cannot be (see the
+     * values below), EINVAL, and nothing is changed: a limit below what is held, and a change
+     * between a number and unlimited while anything is held, waited for or delayed. */
     COMMAND_SET_LOCK,
     /* Set what `attributes` names of the claim `token` by creating, on file `name` of `lock`.
      * EPERM: there is no such claim (any more). */
     COMMAND_SET_CLAIM,
+    /* The claim `token` of this session ends: the process that made it has. Succeeds where there is
+     * no such claim (any more). */
+    COMMAND_END,
+    /* Every claim on file `name` of `lock` is revoked, or the claim `token` there, unless that is
+     * 0; with it all that its handle holds and waits for. ENODATA: there is no such claim. */
+    COMMAND_FORCE,
+    /* The delay `target` is over. Succeeds where there is none such (any more). */
+    COMMAND_END_DELAY,
 };
 
 enum command_attributes {
     ATTRIBUTE_MODE = 1,
     ATTRIBUTE_UID = 2,
     ATTRIBUTE_GID = 4,
+    /* Of locks only. */
+    ATTRIBUTE_LIMIT = 8,    /* `limit`: 0: unlimited; at most LIMIT_CLAIMS */
+    ATTRIBUTE_TTL = 16,     /* `ttl_ms`: 0: the session's */
+    ATTRIBUTE_RELEASE = 32, /* `release` */
+    ATTRIBUTE_DELAY = 64,   /* `delay_ms` */
 };
 
 struct command {
@@ -101,7 +125,8 @@ struct command {
     enum claim_kind kind;
     enum claim_mode claim_mode;
     bool wait;
-    uint32_t ttl_ms;
+    uint64_t owner;  /* CLAIM_FCNTL, and its UNLOCK */
+    uint32_t ttl_ms; /* of the session: a lock may have its own */
     struct process process;
 
     /* MKDIR, ACQUIRE (of the claim by creating), SET_LOCK, SET_CLAIM */
@@ -110,6 +135,11 @@ struct command {
     uint32_t uid;
     uint32_t gid;
 
+    /* SET_LOCK, beside ttl_ms */
+    uint32_t limit;
+    enum release_mode release;
+    uint32_t delay_ms;
+
     /* WRITE, TRUNCATE */
     uint64_t offset;
     bool append;
@@ -117,10 +147,14 @@ struct command {
 };
 
 struct command_result {
-    int error;      /* 0 or a negative errno */
-    bool queued;    /* ACQUIRE: waits; EFFECT_GRANTED or EFFECT_DROPPED will follow */
-    uint64_t token; /* ACQUIRE: the number of the claim */
-    uint64_t lock;  /* MKDIR: the id of the new lock */
+    int error;       /* 0 or a negative errno */
+    bool queued;     /* ACQUIRE: waits; EFFECT_GRANTED or EFFECT_DROPPED will follow */
+    bool again;      /* ACQUIRE: it was held already, and nothing was granted */
+    bool converted;  /* ACQUIRE, of fcntl: it replaces one of the other mode */
+    uint64_t token;  /* ACQUIRE: the number of the claim */
+    uint32_t ttl_ms; /* ACQUIRE: of the claim */
+    enum release_mode release;
+    uint64_t lock; /* MKDIR: the id of the new lock */
 };
 
 #endif

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "limits.h"
 #include "mounts.h"
 
 static const char help[] =
@@ -19,9 +20,12 @@ static const char help[] =
     "      --data DIR               where the log is kept, not below MOUNT (default:\n"
     "                               /var/lib/lockfs for root, else\n"
     "                               $XDG_STATE_HOME/lockfs or ~/.local/state/lockfs)\n"
-    "      --ttl SECONDS            claims end this long after a crash (default 10)\n"
+    "      --ttl SECONDS            claims outlive their node's silence by this:\n"
+    "                               5 to 3600 (default 10)\n"
     "      --op-timeout SECONDS     a request gives up after this (default 5)\n"
     "      --drain-timeout SECONDS  SIGTERM waits this long for claims (default 30)\n"
+    "      --snapshot-log-bytes N   cut off the log when it has grown by so much, or\n"
+    "                               by twice what is kept (default 67108864)\n"
     "      --unguarded              do without the guard, which needs root: whenever\n"
     "                               lockfsd is not running, locks are silently local\n"
     "      --remove-guard           take the guard away from MOUNT, and exit\n"
@@ -48,6 +52,7 @@ enum option_code {
     OPTION_TTL,
     OPTION_OP_TIMEOUT,
     OPTION_DRAIN_TIMEOUT,
+    OPTION_SNAPSHOT_LOG_BYTES,
     OPTION_UNGUARDED,
     OPTION_REMOVE_GUARD,
     OPTION_VERSION,
@@ -60,6 +65,7 @@ static const struct option options[] = {
     {"ttl", required_argument, NULL, OPTION_TTL},
     {"op-timeout", required_argument, NULL, OPTION_OP_TIMEOUT},
     {"drain-timeout", required_argument, NULL, OPTION_DRAIN_TIMEOUT},
+    {"snapshot-log-bytes", required_argument, NULL, OPTION_SNAPSHOT_LOG_BYTES},
     {"unguarded", no_argument, NULL, OPTION_UNGUARDED},
     {"remove-guard", no_argument, NULL, OPTION_REMOVE_GUARD},
     {"version", no_argument, NULL, OPTION_VERSION},
@@ -88,6 +94,8 @@ __attribute__((format(printf, 2, 3))) static bool complain(const struct problem 
 static void complain_option(const struct problem *problem, int code, const char *argument);
 static bool set_duration(const char *option, const char *text, uint32_t min_ms, uint32_t max_ms,
                          uint32_t *ret_ms, const struct problem *problem);
+static bool set_bytes(const char *option, const char *text, uint32_t min, uint32_t max,
+                      uint32_t *ret_bytes, const struct problem *problem);
 static bool set_mount_point(const char *const *arguments, int count, struct config *config,
                             const struct problem *problem);
 static bool set_data(const char *data, struct config *config, const struct problem *problem);
@@ -100,6 +108,7 @@ enum config_action config_parse(int argc, char *argv[], struct config *ret_confi
         .ttl_ms = CONFIG_TTL_MS_DEFAULT,
         .op_timeout_ms = CONFIG_OP_TIMEOUT_MS_DEFAULT,
         .drain_timeout_ms = CONFIG_DRAIN_TIMEOUT_MS_DEFAULT,
+        .snapshot_log_bytes = LIMIT_SNAPSHOT_LOG_BYTES,
     };
     const char *data = NULL;
     bool remove_guard = false;
@@ -124,6 +133,10 @@ enum config_action config_parse(int argc, char *argv[], struct config *ret_confi
         case OPTION_DRAIN_TIMEOUT:
             fine = set_duration("--drain-timeout", optarg, CONFIG_DRAIN_TIMEOUT_MS_MIN,
                                 CONFIG_DRAIN_TIMEOUT_MS_MAX, &config.drain_timeout_ms, &problem);
+            break;
+        case OPTION_SNAPSHOT_LOG_BYTES:
+            fine = set_bytes("--snapshot-log-bytes", optarg, CONFIG_SNAPSHOT_LOG_BYTES_MIN,
+                             CONFIG_SNAPSHOT_LOG_BYTES_MAX, &config.snapshot_log_bytes, &problem);
             break;
         case OPTION_UNGUARDED:
             config.unguarded = true;
@@ -207,6 +220,21 @@ static bool parse_seconds(const char *text, uint64_t *ret_ms)
     for (size_t i = 0; i < 3; i++)
         ms = 10 * ms + (i < fraction ? (uint64_t)(text[whole + 1 + i] - '0') : 0);
     *ret_ms = ms;
+    return true;
+}
+
+static bool set_bytes(const char *option, const char *text, uint32_t min, uint32_t max,
+                      uint32_t *ret_bytes, const struct problem *problem)
+{
+    size_t len = strspn(text, "0123456789");
+
+    if (len == 0 || len > 15 || text[len] != '\0')
+        return complain(problem, "%s: '%s' is not a number of bytes, such as 1000000", option,
+                        text);
+    uint64_t bytes = strtoull(text, NULL, 10);
+    if (bytes < min || bytes > max)
+        return complain(problem, "%s: %s is out of range: %u to %u bytes", option, text, min, max);
+    *ret_bytes = (uint32_t)bytes;
     return true;
 }
 

@@ -34,6 +34,9 @@ enum {
     CONFIG_DRAIN_TIMEOUT_MS_DEFAULT = 30 * 1000,
     CONFIG_DRAIN_TIMEOUT_MS_MIN = 0,
     CONFIG_DRAIN_TIMEOUT_MS_MAX = 24 * 3600 * 1000,
+
+    CONFIG_SNAPSHOT_LOG_BYTES_MIN = 1 << 10,
+    CONFIG_SNAPSHOT_LOG_BYTES_MAX = 1 << 30,
 };
 
 static_assert(CONFIG_TTL_MS_MIN <= CONFIG_TTL_MS_DEFAULT, "the default is in range");
@@ -45,6 +48,7 @@ struct config {
     uint32_t ttl_ms;
     uint32_t op_timeout_ms;
     uint32_t drain_timeout_ms;
+    uint32_t snapshot_log_bytes;
     bool foreground;
     bool unguarded;
 };

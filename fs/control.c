@@ -22,6 +22,22 @@ uint32_t control__mode(enum control control, uint32_t lock_mode)
 
 /* A process of an earlier incarnation that had a claim when this boot's daemon was restarted reads
  * ESTALE from then on, and so does everybody else here while it lives (DESIGN A4). */
+void control__lost_without_handle(struct node *node, uint64_t lock, uint64_t token,
+                                  const struct process *process)
+{
+    uint32_t slot = process->pid ? slab_take(&node->lost_processes) : 0;
+    if (!slot) {
+        node->lost_overflow = node->lost_overflow || process->pid;
+        return;
+    }
+    struct lost_process *lost = slab_at(&node->lost_processes, slot);
+    lost->lock = lock;
+    lost->token = token;
+    lost->process = *process;
+    index_add(&node->lost_by_lock, hash_number(lost->lock), slot);
+    index_add(&node->lost_by_pid, hash_number(process->pid), slot);
+}
+
 void control__lost_by_restart(struct node *node, const struct effect *effect)
 {
     struct session_view session;
@@ -29,16 +45,7 @@ void control__lost_by_restart(struct node *node, const struct effect *effect)
         !lock_table_get_session(node->table, node->config.id, &session) ||
         memcmp(session.boot_id, node->config.boot_id, BOOT_ID_BYTES) != 0)
         return;
-    uint32_t slot = slab_take(&node->lost_processes);
-    if (!slot) {
-        node->lost_overflow = true;
-        return;
-    }
-    struct lost_process *lost = slab_at(&node->lost_processes, slot);
-    lost->lock = effect->lock;
-    lost->token = effect->token;
-    lost->process = effect->process;
-    index_add(&node->lost_by_lock, hash_number(lost->lock), slot);
+    control__lost_without_handle(node, effect->lock, effect->token, &effect->process);
     if (session.incarnation != node->incarnation)
         return;
     struct node_action notice = {.type = NODE_ACTION_NOTICE,
@@ -50,14 +57,32 @@ void control__lost_by_restart(struct node *node, const struct effect *effect)
 
 void control__process_ended(struct node *node, const struct process *process)
 {
-    for (uint32_t slot = 1; slot <= node->lost_processes.touched; slot++) {
+    uint32_t slot = index_first(&node->lost_by_pid, hash_number(process->pid));
+    while (slot) {
+        uint32_t next = index_next(&node->lost_by_pid, slot);
         struct lost_process *lost = slab_at(&node->lost_processes, slot);
-        if (!lost->lock || !node__same_process(&lost->process, process))
-            continue;
-        index_remove(&node->lost_by_lock, hash_number(lost->lock), slot);
-        *lost = (struct lost_process){0};
-        slab_give(&node->lost_processes, slot);
+        if (node__same_process(&lost->process, process)) {
+            index_remove(&node->lost_by_lock, hash_number(lost->lock), slot);
+            index_remove(&node->lost_by_pid, hash_number(process->pid), slot);
+            *lost = (struct lost_process){0};
+            slab_give(&node->lost_processes, slot);
+        }
+        slot = next;
     }
+    if (!node->lost_processes.used)
+        node->lost_overflow = false;
+}
+
+bool node_next_lost_process(const struct node *node, uint32_t *cursor, struct process *ret_process)
+{
+    while (*cursor < node->lost_processes.touched) {
+        const struct lost_process *lost = slab_at(&node->lost_processes, ++*cursor);
+        if (lost->process.pid) {
+            *ret_process = lost->process;
+            return true;
+        }
+    }
+    return false;
 }
 
 static uint32_t next_lost(const struct node *node, uint64_t lock, uint32_t slot)
@@ -102,7 +127,7 @@ static struct standing standing_of(const struct node *node, const struct inode *
         bool kin = node__same_process(&handle->opener, process) ||
                    node__same_process(&handle->locker, process);
         if (kin && handle->token > standing.token)
-            standing = (struct standing){handle->token, handle->lost};
+            standing = (struct standing){handle->token, handle->lost || handle->unlinked};
         slot = handle->in_inode.next;
     }
     slot = 0;
@@ -271,6 +296,30 @@ static void add_seconds(struct text *line, uint64_t ms)
     text_string(line, "\n");
 }
 
+/* The lines of `holders` for delays come behind those for claims. */
+#define DELAY_KEY (UINT64_C(1) << 63)
+
+static bool add_delay_line(const struct node *node, const struct lock_view *lock, uint64_t *key,
+                           struct text *line)
+{
+    struct delay_view delay = {.id = *key & DELAY_KEY ? *key & ~DELAY_KEY : 0};
+    do {
+        if (!lock_table_next_delay(node->table, delay.id, &delay))
+            return false;
+    } while (delay.lock != lock->id);
+    *key = DELAY_KEY | delay.id;
+    int64_t since_ms = node->wall_ms - delay.stamp_ms;
+    text_string(line, "- delay - - - ");
+    text_number(line, since_ms > 0 ? (uint64_t)since_ms / 1000 : 0);
+    text_string(line, " ");
+    if (delay.name_len)
+        text_field(line, (struct span){delay.name, delay.name_len});
+    else
+        text_string(line, "-");
+    text_string(line, " -\n");
+    return true;
+}
+
 /* Adds the line after `key`, and moves the key on. False at the end. `own`: the number that a
  * holder reads from `token`, 0 for a bystander. */
 static bool next_line(const struct node *node, enum control control, const struct lock_view *lock,
@@ -279,11 +328,12 @@ static bool next_line(const struct node *node, enum control control, const struc
     struct claim_view view;
     switch (control) {
     case CONTROL_HOLDERS:
-        if (!next_visible_claim(node, lock->id, *key, &view))
-            return false;
-        *key = view.token;
-        add_person_line(node, line, &view);
-        return true;
+        if (!(*key & DELAY_KEY) && next_visible_claim(node, lock->id, *key, &view)) {
+            *key = view.token;
+            add_person_line(node, line, &view);
+            return true;
+        }
+        return add_delay_line(node, lock, key, line);
     case CONTROL_WAITERS:
         if (!next_visible_waiter(node, lock->id, *key, &view))
             return false;
@@ -318,13 +368,13 @@ static bool next_line(const struct node *node, enum control control, const struc
         text_string(line, "\n");
         break;
     case CONTROL_TTL:
-        add_seconds(line, node->config.ttl_ms);
+        add_seconds(line, lock->ttl_ms ? lock->ttl_ms : node->config.ttl_ms);
         break;
     case CONTROL_RELEASE:
-        text_string(line, "close\n");
+        text_string(line, lock->release == RELEASE_EXIT ? "exit\n" : "close\n");
         break;
     case CONTROL_DELAY:
-        text_string(line, "0\n");
+        add_seconds(line, lock->delay_ms);
         break;
     case CONTROL_STATUS:
         add_status(node, line);
@@ -403,30 +453,102 @@ void control__read(struct node *node, const struct node_request *request, struct
                                            .data = {node->data, len}});
 }
 
-void control__write(struct node *node, const struct node_request *request, struct handle *handle)
+static bool is(struct span text, const char *word)
+{
+    return text.len == strlen(word) && memcmp(text.data, word, text.len) == 0;
+}
+
+/* Reads a setting as it was written into its control file. 0 or a negative errno. */
+static int parse_setting(const struct node *node, enum control control,
+                         const struct lock_view *lock, struct span text, struct command *command)
+{
+    uint64_t number;
+    text = text_trim(text);
+    switch (control) {
+    case CONTROL_LIMIT:
+        command->attributes = ATTRIBUTE_LIMIT;
+        if (lock->id == LOCK_TABLE_ROOT)
+            return -EPERM; /* as a mutex, the root would stop everybody */
+        if (is(text, "unlimited"))
+            return 0;
+        if (!text_parse_number(text, &number) || !number || number > LIMIT_CLAIMS)
+            return -EINVAL;
+        command->limit = (uint32_t)number;
+        return 0;
+    case CONTROL_TTL:
+        command->attributes = ATTRIBUTE_TTL;
+        if (!text_parse_seconds(text, &number) || number < node->config.ttl_min_ms ||
+            number > LIMIT_TTL_MS)
+            return -EINVAL;
+        command->ttl_ms = (uint32_t)number;
+        return 0;
+    case CONTROL_DELAY:
+        command->attributes = ATTRIBUTE_DELAY;
+        if (!text_parse_seconds(text, &number) || number > LIMIT_DELAY_MS)
+            return -EINVAL;
+        command->delay_ms = (uint32_t)number;
+        return 0;
+    case CONTROL_RELEASE:
+        command->attributes = ATTRIBUTE_RELEASE;
+        if (is(text, "unlink") || is(text, "touch"))
+            return -EOPNOTSUPP; /* not there yet */
+        command->release = is(text, "exit") ? RELEASE_EXIT : RELEASE_CLOSE;
+        return is(text, "exit") || is(text, "close") ? 0 : -EINVAL;
+    default:
+        return -EPERM;
+    }
+}
+
+static void write_setting(struct node *node, const struct node_request *request,
+                          const struct handle *handle)
+{
+    const struct inode *inode = tree_at(&node->tree, handle->inode);
+    struct command command = {.type = COMMAND_SET_LOCK, .lock = inode->lock};
+    struct lock_view lock;
+    int error = -ESTALE;
+    if (lock_table_get_lock(node->table, inode->lock, &lock))
+        error = parse_setting(node, handle->control, &lock, request->write.data, &command);
+    if (error) {
+        node__reply_error(node, request->slot, error);
+        return;
+    }
+    struct request *submitted = node__submit(node, request, &command, 0, false);
+    if (submitted)
+        submitted->number = request->write.data.len;
+}
+
+/* A handle that holds two claims goes by the larger number, also when that claim has ended. */
+static bool is_number_of_handle(const struct node *node, const struct inode *lock, uint64_t token)
+{
+    for (uint32_t slot = lock->claimants.head; slot;) {
+        const struct handle *handle = node__handle_at(node, slot);
+        if (handle->token == token && !handle->lost && !handle->unlinked)
+            return true;
+        slot = handle->in_inode.next;
+    }
+    return false;
+}
+
+/* Writing a number to `token` asks whether it belongs to a claim that is held. */
+static int check_token(const struct node *node, const struct handle *handle, struct span text)
 {
     const struct inode *inode = tree_at(&node->tree, handle->inode);
     struct claim_view claim;
     uint64_t token;
-    int error = 0;
-    switch (handle->control) {
-    case CONTROL_TOKEN:
-        if (!text_parse_number(request->write.data, &token))
-            error = -EINVAL;
-        else if (!lock_table_get_claim(node->table, inode->lock, token, &claim) ||
-                 !node__visible_claim(node, &claim))
-            error = -ESTALE;
-        break;
-    case CONTROL_LIMIT:
-    case CONTROL_TTL:
-    case CONTROL_RELEASE:
-    case CONTROL_DELAY:
-        error = -EOPNOTSUPP;
-        break;
-    default:
-        error = -EPERM;
-        break;
+    if (!text_parse_number(text, &token))
+        return -EINVAL;
+    bool held = lock_table_get_claim(node->table, inode->lock, token, &claim) &&
+                node__visible_claim(node, &claim);
+    return held || is_number_of_handle(node, inode, token) ? 0 : -ESTALE;
+}
+
+void control__write(struct node *node, const struct node_request *request, struct handle *handle)
+{
+    if (handle->control != CONTROL_TOKEN) {
+        write_setting(node, request, handle);
+        return;
     }
+    int error = check_token(node, handle, request->write.data);
     if (error)
         node__reply_error(node, request->slot, error);
     else

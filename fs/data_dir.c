@@ -34,6 +34,7 @@ struct opening {
 
 static int make_directory(const struct opening *opening);
 static int check_directory(struct opening *opening);
+static int check_is_new(const struct opening *opening);
 static int lock_directory(const struct opening *opening, int *ret_file);
 static int read_identity(const struct opening *opening, uint64_t *ret_identity);
 static int make_identity(const struct opening *opening, uint64_t *ret_identity);
@@ -46,11 +47,14 @@ int data_dir_open(const char *path, char *message, size_t size, struct data_dir 
     int error = make_directory(&opening);
     if (!error)
         error = check_directory(&opening);
+    if (!error && faccessat(opening.directory, "identity", F_OK, AT_SYMLINK_NOFOLLOW) != 0)
+        error = check_is_new(&opening); /* before anything is written */
     if (!error)
         error = lock_directory(&opening, &data_dir.lock_file);
     if (!error)
         error = read_identity(&opening, &data_dir.identity);
-    if (error == -ENOENT && data_dir.lock_file >= 0)
+    data_dir.made = error == -ENOENT && data_dir.lock_file >= 0;
+    if (data_dir.made)
         error = make_identity(&opening, &data_dir.identity);
     if (opening.directory >= 0)
         close(opening.directory);
@@ -269,19 +273,39 @@ static int read_identity(const struct opening *opening, uint64_t *ret_identity)
     return 0;
 }
 
-/* A log without an identity is not a new node: something was deleted. */
-static int check_no_log(const struct opening *opening)
+static bool is_one_of(const char *name, const char *const *names)
 {
-    bool found = false;
+    while (*names && strcmp(name, *names) != 0)
+        names++;
+    return *names != NULL;
+}
+
+/* A log without an identity is not a new node: something was deleted. And a directory with other
+ * files in it is somebody else's: a mistake on the command line. */
+static int check_is_new(const struct opening *opening)
+{
+    static const char *const expected[] = {".", "..", "lock", "identity.new", "lost+found", NULL};
+    bool log = false;
+    char foreign[NAME_MAX + 1] = "";
     struct dirent *entry;
 
     DIR *directory = opendir(opening->path);
     if (!directory)
         return refuse(opening, -errno, "cannot be listed: %s", strerror(errno));
-    while ((entry = readdir(directory)) != NULL)
-        found = found || strncmp(entry->d_name, "log-", 4) == 0;
+    while ((entry = readdir(directory)) != NULL) {
+        if (strncmp(entry->d_name, "log-", 4) == 0 || strncmp(entry->d_name, "snapshot-", 9) == 0)
+            log = true;
+        else if (!is_one_of(entry->d_name, expected))
+            snprintf(foreign, sizeof foreign, "%s", entry->d_name);
+    }
     closedir(directory);
-    return found ? refuse(opening, -EBADMSG, "has a log, but its file 'identity' is missing") : 0;
+    if (log)
+        return refuse(opening, -EBADMSG, "has a log, but its file 'identity' is missing");
+    if (foreign[0])
+        return refuse(opening, -ENOTEMPTY,
+                      "has '%s' in it, which is none of lockfs's: a new one must be empty",
+                      foreign);
+    return 0;
 }
 
 static int write_identity(const struct opening *opening, const char *text, size_t len)
@@ -309,7 +333,7 @@ static int make_identity(const struct opening *opening, uint64_t *ret_identity)
     char text[IDENTITY_BYTES_MAX];
     uint64_t identity = 0;
 
-    int error = check_no_log(opening);
+    int error = check_is_new(opening);
     if (error)
         return error;
     while (identity == 0) {

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "fuse_internal.h"
+#include "guard.h"
 #include "mounts.h"
 
 enum {
@@ -131,6 +132,7 @@ static void note_complaint(enum fuse_log_level level, const char *format, va_lis
 
 static ssize_t read_request(int fd, void *buffer, size_t size, void *userdata);
 static ssize_t write_reply(int fd, struct iovec *parts, int count, void *userdata);
+static int own_mount(struct fuse_edge *edge, bool *ret_alone);
 static int topmost_mount(const char *path);
 
 static int open_session(struct fuse_edge *edge, const struct fuse_edge_options *options,
@@ -139,10 +141,8 @@ static int open_session(struct fuse_edge *edge, const struct fuse_edge_options *
     static const struct fuse_custom_io io = {.read = read_request, .writev = write_reply};
     char name[] = "lockfs";
     char option[] = "-o";
-    char with_others[] = "fsname=lockfs,subtype=lockfs,nosuid,nodev,noatime,default_permissions,"
-                         "allow_other";
-    char alone[] = "fsname=lockfs,subtype=lockfs,nosuid,nodev,noatime,default_permissions";
-    char *argv[] = {name, option, options->allow_other ? with_others : alone, NULL};
+    char settings[128];
+    char *argv[] = {name, option, settings, NULL};
     struct fuse_args args = FUSE_ARGS_INIT(3, argv);
     int error = mounts_resolve(options->mount_point, edge->mount_point);
 
@@ -152,6 +152,10 @@ static int open_session(struct fuse_edge *edge, const struct fuse_edge_options *
                  strerror(-error));
         return error;
     }
+    snprintf(edge->source, sizeof edge->source, "lockfs:%d", (int)getpid());
+    snprintf(settings, sizeof settings,
+             "fsname=%s,subtype=lockfs,nosuid,nodev,noatime,default_permissions%s", edge->source,
+             options->allow_other ? ",allow_other" : "");
     complaint[0] = '\0';
     fuse_set_log_func(note_complaint);
     edge->session = fuse_session_new(&args, &fuse_edge__ops, sizeof fuse_edge__ops, edge);
@@ -165,7 +169,14 @@ static int open_session(struct fuse_edge *edge, const struct fuse_edge_options *
         error = -EIO;
         goto fail;
     }
-    edge->mount_id = topmost_mount(edge->mount_point);
+    bool alone;
+    edge->mount_id = own_mount(edge, &alone);
+    if (!alone) {
+        error = -EBUSY;
+        snprintf(message, message_size, "%s: another lockfsd has mounted there just now",
+                 edge->mount_point);
+        goto fail;
+    }
 
     int fd = fuse_session_fd(edge->session);
     if (fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == -1) {
@@ -185,6 +196,26 @@ static int open_session(struct fuse_edge *edge, const struct fuse_edge_options *
 fail:
     close_session(edge);
     return error;
+}
+
+/* Of two daemons that mount at once the one whose mount lies above goes: nothing was served by it.
+ */
+static int own_mount(struct fuse_edge *edge, bool *ret_alone)
+{
+    struct mount_stack stack;
+
+    *ret_alone = true;
+    if (mounts_on(edge->mount_point, &stack) != 0)
+        return NOBODY;
+    for (size_t i = 0; i < stack.count; i++) {
+        const struct mount_entry *entry = &stack.entries[i];
+        if (strcmp(entry->source, edge->source) == 0)
+            return entry->id;
+        if (strcmp(entry->type, GUARD_LOCKFS_TYPE) == 0)
+            *ret_alone = false;
+    }
+    *ret_alone = true;
+    return NOBODY;
 }
 
 static int topmost_mount(const char *path)
@@ -349,9 +380,10 @@ void fuse_edge__submit(struct fuse_edge *edge, fuse_req_t request, struct node_e
 {
     const struct node_request *asked = &event->request;
     bool is_flock = asked->op == NODE_OP_FLOCK;
+    bool is_fcntl = asked->op == NODE_OP_SETLK;
+    bool waits = (is_flock && asked->flock.wait) || (is_fcntl && asked->fcntl.wait);
     /* What waits for others leaves room for what ends by itself: unlock, above all. */
-    bool full =
-        is_flock && asked->flock.wait && edge->slots_used >= edge->slots_max - edge->slots_max / 16;
+    bool full = waits && edge->slots_used >= edge->slots_max - edge->slots_max / 16;
     struct fuse_slot *slot = full ? NULL : take_slot(edge);
 
     if (slot == NULL) {
@@ -364,7 +396,9 @@ void fuse_edge__submit(struct fuse_edge *edge, fuse_req_t request, struct node_e
     slot->handle = asked->handle;
     slot->size = (uint32_t)size;
     slot->op = (uint8_t)asked->op;
-    slot->unlock = is_flock && asked->flock.how == NODE_FLOCK_UNLOCK;
+    slot->unlock = (is_flock && asked->flock.how == NODE_FLOCK_UNLOCK) ||
+                   (is_fcntl && asked->fcntl.how == NODE_FLOCK_UNLOCK);
+    slot->owner = is_fcntl ? asked->fcntl.owner : 0;
     slot->interrupted = false;
     event->request.slot = (uint32_t)(slot - edge->slots);
     fuse_edge__deliver(edge, event);
@@ -445,6 +479,7 @@ static bool has_something_to_give_back(const struct fuse_slot *slot)
     case NODE_OP_OPENDIR:
         return true;
     case NODE_OP_FLOCK:
+    case NODE_OP_SETLK:
         return !slot->unlock;
     default:
         return false;
@@ -476,10 +511,18 @@ static void give_back(struct fuse_edge *edge, struct fuse_slot *slot)
         event.request.flock.how = NODE_FLOCK_UNLOCK;
         fuse_edge__deliver(edge, &event);
         break;
+    case NODE_OP_SETLK:
+        event.request.op = NODE_OP_SETLK;
+        event.request.fcntl.how = NODE_FLOCK_UNLOCK;
+        event.request.fcntl.whole_file = true;
+        event.request.fcntl.owner = slot->owner;
+        fuse_edge__deliver(edge, &event);
+        break;
     default:
         break;
     }
-    if (slot->op == NODE_OP_OPEN || slot->op == NODE_OP_OPENDIR || slot->op == NODE_OP_FLOCK)
+    if (slot->op == NODE_OP_OPEN || slot->op == NODE_OP_OPENDIR || slot->op == NODE_OP_FLOCK ||
+        slot->op == NODE_OP_SETLK)
         return;
     event = (struct node_event){.type = NODE_EVENT_FORGET};
     event.forget.inode = slot->inode;

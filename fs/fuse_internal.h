@@ -13,6 +13,8 @@ enum {
     FUSE_EDGE_WRITE_BYTES = 128 << 10,
     /* The oldest protocol that is served, 7.31 (Linux 5.2). */
     FUSE_EDGE_PROTOCOL_MINOR = 31,
+    /* Groups of a caller that are looked at. */
+    FUSE_EDGE_GROUPS = 1024,
     /* Of one READDIR answer. */
     FUSE_EDGE_DIRENTS_BYTES = 32 << 10,
     /* A directory entry in such an answer, without and with the longest name. */
@@ -39,7 +41,8 @@ struct fuse_slot {
     uint32_t next_due; /* of those that have an event due */
     uint8_t state;     /* enum fuse_slot_state */
     uint8_t op;        /* enum node_op */
-    bool unlock;       /* FLOCK */
+    bool unlock;       /* FLOCK, SETLK */
+    uint64_t owner;    /* SETLK */
     bool interrupted;  /* EINTR is an answer */
     bool due;
 };
@@ -56,8 +59,10 @@ struct fuse_edge {
 
     struct fuse_session *session;
     struct fuse_buf buffer; /* the request that was read last */
-    char *mount_point;      /* its real path */
-    int mount_id;           /* -1: unknown */
+    gid_t groups[FUSE_EDGE_GROUPS];
+    char *mount_point; /* its real path */
+    char source[32];   /* what mountinfo names it by */
+    int mount_id;      /* -1: unknown */
     bool mounted;
 
     bool init_seen;    /* the kernel's offer was read */

@@ -17,6 +17,7 @@
 
 static struct node_event request_event(fuse_req_t request, enum node_op op, fuse_ino_t inode);
 static void identify(fuse_req_t request, struct process *ret_process);
+static void find_groups(fuse_req_t request, struct node_request *asked);
 static void submit(fuse_req_t request, struct node_event *event);
 static void give_up(fuse_req_t request, struct node_event *event);
 
@@ -282,6 +283,7 @@ static void op_flush(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info
     struct node_event event = request_event(request, NODE_OP_FLUSH, inode);
 
     event.request.handle = file->fh;
+    event.request.fcntl.owner = file->lock_owner;
     submit(request, &event);
 }
 
@@ -367,8 +369,20 @@ static void op_flock(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info
     if (event.request.flock.how != NODE_FLOCK_UNLOCK) {
         event.request.flock.wait = (how & LOCK_NB) == 0;
         identify(request, &event.request.process);
+        find_groups(request, &event.request);
     }
     submit(request, &event);
+}
+
+static void read_range(struct node_request *asked, const struct fuse_file_info *file,
+                       const struct flock *range)
+{
+    asked->handle = file->fh;
+    asked->fcntl.owner = file->lock_owner;
+    asked->fcntl.whole_file = range->l_start == 0 && range->l_len == 0;
+    asked->fcntl.how = range->l_type == F_UNLCK   ? NODE_FLOCK_UNLOCK
+                       : range->l_type == F_RDLCK ? NODE_FLOCK_SHARED
+                                                  : NODE_FLOCK_EXCLUSIVE;
 }
 
 static void op_setlk(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info *file,
@@ -376,10 +390,12 @@ static void op_setlk(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info
 {
     struct node_event event = request_event(request, NODE_OP_SETLK, inode);
 
-    (void)range;
-    (void)wait;
-    identify(request, &event.request.process);
-    event.request.handle = file->fh;
+    read_range(&event.request, file, range);
+    event.request.fcntl.wait = wait != 0;
+    if (event.request.fcntl.how != NODE_FLOCK_UNLOCK) {
+        identify(request, &event.request.process);
+        find_groups(request, &event.request);
+    }
     submit(request, &event);
 }
 
@@ -388,8 +404,7 @@ static void op_getlk(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info
 {
     struct node_event event = request_event(request, NODE_OP_GETLK, inode);
 
-    (void)range;
-    event.request.handle = file->fh;
+    read_range(&event.request, file, range);
     submit(request, &event);
 }
 
@@ -418,11 +433,21 @@ static void op_ioctl(fuse_req_t request, fuse_ino_t inode, unsigned command, voi
         memcpy(&event.request.signal.number, in, sizeof event.request.signal.number);
         identify(request, &event.request.process);
         break;
+    case LOCKFS_IOC_FORCE:
+        event.request.op = NODE_OP_IOC_FORCE;
+        if (in_size < sizeof event.request.force.token) {
+            fuse_reply_err(request, EINVAL);
+            return;
+        }
+        memcpy(&event.request.force.token, in, sizeof event.request.force.token);
+        identify(request, &event.request.process);
+        break;
     default:
         fuse_reply_err(request, ENOTTY);
         return;
     }
-    if (event.request.op != NODE_OP_IOC_ON_LOSS && out_size < sizeof(uint64_t)) {
+    bool answers = event.request.op == NODE_OP_IOC_TOKEN || event.request.op == NODE_OP_IOC_LEASE;
+    if (answers && out_size < sizeof(uint64_t)) {
         fuse_reply_err(request, EINVAL);
         return;
     }
@@ -550,4 +575,19 @@ static void give_up(fuse_req_t request, struct node_event *event)
     event->request.slot = NODE_NO_SLOT;
     fuse_edge__deliver(fuse_req_userdata(request), event);
     fuse_reply_err(request, 0);
+}
+
+/* The caller's groups, which the kernel does not send: only where the answer hangs on them, since
+ * libfuse reads them from /proc. */
+static void find_groups(fuse_req_t request, struct node_request *asked)
+{
+    struct fuse_edge *edge = fuse_req_userdata(request);
+
+    if (!edge->handler->wants_groups(edge->context, asked->inode, asked->uid, asked->gid))
+        return;
+    int count = fuse_req_getgroups(request, FUSE_EDGE_GROUPS, edge->groups);
+    if (count <= 0)
+        return;
+    asked->groups = edge->groups;
+    asked->groups_count = count < FUSE_EDGE_GROUPS ? (size_t)count : FUSE_EDGE_GROUPS;
 }

@@ -2,8 +2,10 @@
 #include "fuse_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <unistd.h>
 
 static bool may_say(int error, bool interrupted);
 static struct stat stat_of(const struct node_attr *attr);
@@ -13,6 +15,7 @@ static int send_number(const struct fuse_slot *slot, uint64_t number);
 static int send_dirents(struct fuse_edge *edge, const struct fuse_slot *slot,
                         const struct node_reply *reply);
 static int send_statfs(fuse_req_t request, const struct node_statfs *statfs);
+static int send_lock(fuse_req_t request, const struct node_reply *reply);
 
 int fuse_edge__send(struct fuse_edge *edge, const struct fuse_slot *slot,
                     const struct node_reply *reply)
@@ -58,6 +61,9 @@ int fuse_edge__send(struct fuse_edge *edge, const struct fuse_slot *slot,
         return send_statfs(slot->request, &reply->statfs);
     case NODE_REPLY_NUMBER:
         return send_number(slot, reply->number);
+    case NODE_REPLY_LOCK:
+        assert(slot->op == NODE_OP_GETLK);
+        return send_lock(slot->request, reply);
     }
     assert(false);
     return 0;
@@ -141,7 +147,7 @@ static struct fuse_entry_param entry_of(const struct node_reply *reply)
 
 static int send_done(const struct fuse_slot *slot)
 {
-    if (slot->op == NODE_OP_IOC_ON_LOSS)
+    if (slot->op == NODE_OP_IOC_ON_LOSS || slot->op == NODE_OP_IOC_FORCE)
         return fuse_reply_ioctl(slot->request, 0, NULL, 0);
     return fuse_reply_err(slot->request, 0);
 }
@@ -200,4 +206,14 @@ static int send_statfs(fuse_req_t request, const struct node_statfs *statfs)
     };
 
     return fuse_reply_statfs(request, &answer);
+}
+
+static int send_lock(fuse_req_t request, const struct node_reply *reply)
+{
+    struct flock range = {.l_whence = SEEK_SET, .l_pid = (pid_t)reply->pid};
+
+    range.l_type = reply->number == NODE_FLOCK_UNLOCK   ? F_UNLCK
+                   : reply->number == NODE_FLOCK_SHARED ? F_RDLCK
+                                                        : F_WRLCK;
+    return fuse_reply_lock(request, &range);
 }

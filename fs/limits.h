@@ -22,6 +22,11 @@ enum {
     LIMIT_WAITERS = 1 << 17,
     LIMIT_SESSIONS = 256,
 
+    /* Settings of a lock: EINVAL. A TTL has a lower end too, which hangs on the election timeout.
+     */
+    LIMIT_TTL_MS = 3600 * 1000,
+    LIMIT_DELAY_MS = 24 * 3600 * 1000,
+
     /* Of one node. RELEASE must never wait in the kernel behind max_background, a field of 16 bits,
      * so the handles fit in it: ENOLCK. */
     LIMIT_HANDLES = 65534,
@@ -53,6 +58,11 @@ enum {
     /* The log on disk. */
     LIMIT_SEGMENT_BYTES = 4 << 20,
     LIMIT_RECORD_OVERHEAD_BYTES = 64,
+    /* A snapshot is made when the log has grown by so much since the last one, or by twice the size
+     * of that one. */
+    LIMIT_SNAPSHOT_LOG_BYTES = 64 << 20,
+    /* One record of a snapshot, the largest being a file with its content. */
+    LIMIT_SNAPSHOT_RECORD_BYTES = 8192,
     /* Room that only starts and releases may use. */
     LIMIT_LOG_RESERVE_BYTES = 64 << 10,
 };

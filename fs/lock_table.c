@@ -32,6 +32,7 @@ static void lay_out(struct lock_table *table, struct arena *arena,
     slab_layout(&table->claims, arena, sizeof(struct claim), claims_capacity);
     slab_layout(&table->waiters, arena, sizeof(struct claim), limits->waiters);
     slab_layout(&table->sessions, arena, sizeof(struct session), limits->sessions);
+    slab_layout(&table->delays, arena, sizeof(struct delay), limits->locks + files_capacity);
     chunks_layout(&table->chunks, arena, strings + string_bytes / CHUNK_DATA_BYTES);
 
     index_layout(&table->locks_by_id, arena, &table->locks, offsetof(struct lock, by_id));
@@ -39,9 +40,13 @@ static void lay_out(struct lock_table *table, struct arena *arena,
     index_layout(&table->files_by_id, arena, &table->files, offsetof(struct file, by_id));
     index_layout(&table->files_by_name, arena, &table->files, offsetof(struct file, by_name));
     index_layout(&table->claims_by_token, arena, &table->claims, offsetof(struct claim, by_order));
+    index_layout(&table->claims_by_handle, arena, &table->claims,
+                 offsetof(struct claim, by_handle));
     index_layout(&table->claims_by_owner, arena, &table->claims, offsetof(struct claim, by_owner));
     index_layout(&table->waiters_by_position, arena, &table->waiters,
                  offsetof(struct claim, by_order));
+    index_layout(&table->waiters_by_handle, arena, &table->waiters,
+                 offsetof(struct claim, by_handle));
     index_layout(&table->waiters_by_owner, arena, &table->waiters,
                  offsetof(struct claim, by_owner));
 }
@@ -63,7 +68,8 @@ struct lock_table *lock_table_init(void *memory, const struct lock_table_limits 
     lay_out(table, &arena, limits);
 
     uint32_t slot = slab_take(&table->locks);
-    *lock_at(table, slot) = (struct lock){.id = LOCK_TABLE_ROOT, .mode = 01777, .limit = 0};
+    *lock_at(table, slot) =
+        (struct lock){.id = LOCK_TABLE_ROOT, .mode = 01777, .limit = 0, .release = RELEASE_CLOSE};
     index_add(&table->locks_by_id, hash_number(LOCK_TABLE_ROOT), slot);
     table->next_id = LOCK_TABLE_ROOT + 1;
     return table;
@@ -125,6 +131,16 @@ static int apply_incarnation(struct applying *applying)
     return 0;
 }
 
+void lock_table__add_lock(struct lock_table *table, uint32_t slot, struct span name)
+{
+    const struct lock *lock = lock_at(table, slot);
+    struct lock *parent = lock_at(table, lock->parent);
+    index_add(&table->locks_by_id, hash_number(lock->id), slot);
+    index_add(&table->locks_by_name, child_hash(table, lock->parent, name), slot);
+    list_append(&table->locks, offsetof(struct lock, siblings), &parent->locks, slot);
+    parent->locks_count++;
+}
+
 static struct command_result apply_mkdir(struct applying *applying)
 {
     struct lock_table *table = applying->table;
@@ -155,22 +171,19 @@ static struct command_result apply_mkdir(struct applying *applying)
         .uid = command->uid,
         .gid = command->gid,
         .limit = 1,
+        .release = RELEASE_CLOSE,
         .stamp_ms = command->stamp_ms,
         .maker_incarnation = command->incarnation,
         .maker_seq = command->seq,
     };
-    index_add(&table->locks_by_id, hash_number(lock->id), slot);
-    index_add(&table->locks_by_name, child_hash(table, parent, command->name), slot);
-    list_append(&table->locks, offsetof(struct lock, siblings), &lock_at(table, parent)->locks,
-                slot);
-    lock_at(table, parent)->locks_count++;
+    lock_table__add_lock(table, slot, command->name);
     lock_at(table, parent)->stamp_ms = command->stamp_ms;
     return (struct command_result){.lock = lock->id};
 }
 
 static bool lock_is_empty(const struct lock *lock)
 {
-    return !lock->locks_count && !lock->claims_count && !lock->waiters_count;
+    return !lock->locks_count && !lock->claims_count && !lock->waiters_count && !lock->delays_count;
 }
 
 static void remove_lock(struct lock_table *table, uint32_t slot, const struct command *command)
@@ -215,7 +228,7 @@ static int apply_unlink(struct applying *applying)
     const struct claim *claim = claim_at(table, slot);
     if (claim->session != applying->session)
         return -EBUSY;
-    lock_table__end_handle(applying, claim->handle, CAUSE_UNLINKED);
+    lock_table__end_handle(applying, claim->session, claim->handle, true, CAUSE_UNLINKED);
     return 0;
 }
 
@@ -272,14 +285,94 @@ static void set_attributes(const struct command *command, uint32_t *mode, uint32
         *gid = command->gid;
 }
 
+/* Whether what is held, waited for and delayed can live under a new limit. */
+static bool limit_is_possible(const struct lock *lock, uint32_t limit)
+{
+    if (limit > LIMIT_CLAIMS)
+        return false;
+    if (!lock->limit != !limit)
+        return !lock->claims_count && !lock->waiters_count && !lock->delays_count;
+    return !limit || limit >= lock_table__places_taken(&lock->queue);
+}
+
 static int apply_set_lock(struct applying *applying)
 {
-    uint32_t slot = lock_table__lock(applying->table, applying->command->lock);
+    const struct command *command = applying->command;
+    uint32_t slot = lock_table__lock(applying->table, command->lock);
     if (!slot)
         return -ESTALE;
     struct lock *lock = lock_at(applying->table, slot);
-    set_attributes(applying->command, &lock->mode, &lock->uid, &lock->gid);
+    if ((command->attributes & ATTRIBUTE_LIMIT) && !limit_is_possible(lock, command->limit))
+        return -EINVAL;
+    if ((command->attributes & ATTRIBUTE_RELEASE) && command->release != RELEASE_CLOSE &&
+        command->release != RELEASE_EXIT)
+        return -EINVAL;
+
+    set_attributes(command, &lock->mode, &lock->uid, &lock->gid);
+    if (command->attributes & ATTRIBUTE_TTL)
+        lock->ttl_ms = command->ttl_ms;
+    if (command->attributes & ATTRIBUTE_RELEASE)
+        lock->release = command->release;
+    if (command->attributes & ATTRIBUTE_DELAY)
+        lock->delay_ms = command->delay_ms;
+    if (command->attributes & ATTRIBUTE_LIMIT) {
+        lock->limit = command->limit;
+        lock_table__limit_raised(applying, slot);
+    }
     return 0;
+}
+
+static int apply_unlock(struct applying *applying)
+{
+    const struct command *command = applying->command;
+    if (command->kind != CLAIM_FCNTL) {
+        lock_table__end_flock(applying, command->handle);
+        return 0;
+    }
+    uint32_t lock = lock_table__lock(applying->table, command->lock);
+    uint32_t file = lock ? lock_table__file(applying->table, lock, command->name) : 0;
+    if (file)
+        lock_table__end_fcntl(applying, command->owner, file);
+    return 0;
+}
+
+static int apply_end(struct applying *applying)
+{
+    uint32_t slot = lock_table__claim(applying->table, applying->command->token);
+    if (slot && claim_at(applying->table, slot)->session == applying->session)
+        lock_table__end_claim(applying, slot, CAUSE_EXITED);
+    return 0;
+}
+
+/* The first claim of a file up to `token_max`; `token` only, unless that is 0. */
+static uint32_t find_on_file(const struct lock_table *table, uint32_t lock, uint32_t file,
+                             uint64_t token, uint64_t token_max)
+{
+    uint32_t slot = lock_at(table, lock)->claims.head;
+    for (; slot; slot = claim_at(table, slot)->in_lock.next) {
+        const struct claim *claim = claim_at(table, slot);
+        if (claim->order > token_max)
+            return 0;
+        if (claim->file == file && (!token || claim->order == token))
+            return slot;
+    }
+    return 0;
+}
+
+static int apply_force(struct applying *applying)
+{
+    struct lock_table *table = applying->table;
+    const struct command *command = applying->command;
+    uint32_t lock = lock_table__lock(table, command->lock);
+    uint32_t file = lock ? lock_table__file(table, lock, command->name) : 0;
+    uint32_t slot;
+    int error = -ENODATA;
+    while (file && (slot = find_on_file(table, lock, file, command->token, table->token))) {
+        const struct claim *claim = claim_at(table, slot);
+        lock_table__end_handle(applying, claim->session, claim->handle, true, CAUSE_FORCED);
+        error = 0;
+    }
+    return error;
 }
 
 static int apply_set_claim(struct applying *applying)
@@ -297,57 +390,86 @@ static int apply_set_claim(struct applying *applying)
     return 0;
 }
 
-struct command_result lock_table_apply(struct lock_table *table, const struct command *command,
-                                       effect_sink *sink, void *context)
+static struct command_result dispatch(struct applying *applying)
 {
-    struct applying applying = {
-        .table = table, .command = command, .sink = sink, .context = context};
+    const struct command *command = applying->command;
     struct command_result result = {0};
-    if (command->type == COMMAND_INCARNATION) {
-        result.error = apply_incarnation(&applying);
-        return result;
-    }
-
-    applying.session = lock_table__session(table, command->node);
-    if (!applying.session ||
-        session_at(table, applying.session)->incarnation != command->incarnation)
-        return (struct command_result){.error = -ESTALE};
-    if (command->seq != session_at(table, applying.session)->seq + 1)
-        return (struct command_result){.error = -EPROTO};
-    session_at(table, applying.session)->seq = command->seq;
-
     switch (command->type) {
+    case COMMAND_INCARNATION:
+        result.error = apply_incarnation(applying);
+        break;
     case COMMAND_MKDIR:
-        return apply_mkdir(&applying);
+        return apply_mkdir(applying);
     case COMMAND_RMDIR:
-        result.error = apply_rmdir(&applying);
+        result.error = apply_rmdir(applying);
         break;
     case COMMAND_ACQUIRE:
-        return lock_table__acquire(&applying);
+        return lock_table__acquire(applying);
     case COMMAND_RELEASE:
-        lock_table__end_handle(&applying, command->handle, CAUSE_RELEASED);
+        lock_table__end_handle(applying, applying->session, command->handle, false, CAUSE_RELEASED);
         break;
     case COMMAND_UNLOCK:
-        lock_table__end_flock(&applying, command->handle);
+        result.error = apply_unlock(applying);
         break;
     case COMMAND_UNLINK:
-        result.error = apply_unlink(&applying);
+        result.error = apply_unlink(applying);
         break;
     case COMMAND_CANCEL:
-        result.error = apply_cancel(&applying);
+        result.error = apply_cancel(applying);
         break;
     case COMMAND_WRITE:
     case COMMAND_TRUNCATE:
-        result.error = apply_content(&applying);
+        result.error = apply_content(applying);
         break;
     case COMMAND_SET_LOCK:
-        result.error = apply_set_lock(&applying);
+        result.error = apply_set_lock(applying);
         break;
     case COMMAND_SET_CLAIM:
-        result.error = apply_set_claim(&applying);
+        result.error = apply_set_claim(applying);
         break;
-    case COMMAND_INCARNATION:
+    case COMMAND_END:
+        result.error = apply_end(applying);
+        break;
+    case COMMAND_FORCE:
+        result.error = apply_force(applying);
+        break;
+    case COMMAND_END_DELAY:
+        lock_table__end_delay(applying, command->target);
         break;
     }
+    return result;
+}
+
+/* Whether the sender is who its node is now, and this is its next command. */
+static int check_session(struct applying *applying)
+{
+    const struct command *command = applying->command;
+    applying->session = lock_table__session(applying->table, command->node);
+    if (command->type == COMMAND_INCARNATION)
+        return 0;
+    if (!applying->session)
+        return -ESTALE;
+    struct session *session = session_at(applying->table, applying->session);
+    if (session->incarnation != command->incarnation)
+        return -ESTALE;
+    if (command->seq != session->seq + 1)
+        return -EPROTO;
+    session->seq = command->seq;
+    return 0;
+}
+
+struct command_result lock_table_apply(struct lock_table *table, const struct command *command,
+                                       effect_sink *sink, void *context)
+{
+    struct applying applying = {.table = table,
+                                .command = command,
+                                .sink = sink,
+                                .context = context,
+                                .first_id = table->next_id};
+    int error = check_session(&applying);
+    if (error)
+        return (struct command_result){.error = error};
+    struct command_result result = dispatch(&applying);
+    lock_table__settle(&applying);
     return result;
 }

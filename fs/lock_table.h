@@ -6,33 +6,63 @@
  * of a *node*, on a *file* of a lock. What contenders compete for is the *resource*: the whole lock
  * where its limit is a number, else the file.
  *
+ * Who is who. A claim's *owner* is its handle, or for fcntl what the command names, a process say;
+ * an owner counts once on a resource, as exclusive if any of its claims there is. Owners may be as
+ * many as the limit says (1 where it is unlimited), all shared ones together counting as one.
+ *
+ * What does not stand in a request's way is its *own*: claims of its owner; to an fcntl request,
+ * what its handle has by creating and by flock; to the others, the fcntl claims of an owner that
+ * has none on the resource but through the request's handle. Two fcntl owners that share a handle,
+ * such as parent and child, are strangers.
+ *
  * What ACQUIRE does, in this order:
+ *
  *  - ESTALE where the lock is gone or the name belongs to a lock in it. EINVAL where the handle has
- * a claim or a wait on another file: a handle is on one file.
- *  - A flock claim that the handle already holds: of the same mode, it stays as it is, and its
- * token is the result (flock(2): nothing happens). Of the other mode, it ends first, which may
- * grant waiters, and the request goes on like a new one (flock(2): a conversion is not atomic; a
- *    failing one has lost the lock).
- *  - Granted, when no other handle's claim on the resource conflicts (two claims conflict unless
- *    both are shared) and it overtakes nobody: a flock passes waiters only while its own handle
- * holds another claim on the resource, since these wait for that one. A claim by creating is never
- *    re-entrant: it is refused where its handle holds anything.
- *  - Else refused, where it does not wait (EEXIST for CLAIM_CREATE, EWOULDBLOCK for CLAIM_FLOCK),
- *    or queued at the tail of the resource's queue.
+ *    a claim or a wait on another file: a handle is on one file.
+ *
+ *  - A flock claim that the handle already holds, or an fcntl claim that the owner holds on this
+ *    file: of the same mode, it stays as it is, and its token is the result. Of the other mode,
+ *    flock: it ends first, which may grant waiters, and the request goes on like a new one
+ *    (flock(2): a conversion is not atomic; a failing one has lost the lock). fcntl: it ends when
+ *    the request is granted, before anybody gains by it, and stays when that is refused or waits
+ *    (POSIX).
+ *
+ *  - Granted, when it fits beside all owners that can stand in its way, no delay is in force, and
+ *    it overtakes nobody: a flock or fcntl passes waiters only while something of its own is there,
+ *    since these wait for that. A claim by creating makes its file: it is refused where that has a
+ *    claim, of whomever, and where its handle holds anything.
+ *
+ *  - Else refused, where it does not wait (EEXIST for CLAIM_CREATE, EWOULDBLOCK for the others), or
+ *    queued at the tail of the resource's queue.
+ *
  *  A claim by creating never waits. ENOLCK where there is no room: a grant needs fewer than
  * `claims` claims, a wait fewer than `waiters` waiters, and fewer than both limits in sum of both,
  * so that every waiter can become a claim; and a file that is new finds no room for its name. A
- * conversion has then lost its claim.
+ * conversion by flock has then lost its claim; one by fcntl that is granted needs no room.
  *
  * What a command ends is over before anybody gains by it. Then every resource that somebody has
- * left, by the end of a claim or of a wait, lets the head of its queue in, as far as it goes: one
- * exclusive claim, or all shared ones up to the first exclusive waiter. Where the waiter's handle
- * has got a flock claim meanwhile (two threads wait through one handle), that one ends first, as
- * converted, whatever its mode: a waiter's grant is always a new one.
+ * left, by the end of a claim, of a wait or of a delay, whose limit was raised, or where somebody
+ * who waits has got a claim by the same handle or owner, lets in who waits there, in order: the
+ * head of the queue as long as it fits, and behind a head that does not fit those that pass it as
+ * above. Where the waiter's handle has got a flock claim meanwhile (two threads wait through one
+ * handle), or its owner an fcntl claim on the file: of the same mode, that one stays, and the
+ * effect says `again`, with its token; of the other mode, it ends first, as converted.
+ *
+ * CANCEL ends the claim that its target was granted. A target that found what it wants held already
+ * was granted nothing, so its CANCEL ends nothing. Where an fcntl claim replaced one of the other
+ * mode, CANCEL leaves the weaker of both modes, under the same token.
+ *
+ * A claim that INCARNATION ends leaves its resource delayed, where the lock has a delay: nobody is
+ * granted it until END_DELAY names that delay, and a delay under way gives way to it. A lock with a
+ * delay in it cannot be removed.
+ *
+ * A claim's TTL is its lock's at the time of the grant, or the session's where that is 0; a claim
+ * by creating keeps the release mode that its lock had.
  *
  * Tokens come from one counter of the whole table: every grant's is larger than all before.
  *
- * A file has content while it has a claim: with its last claim it is gone.
+ * A file has content while it has a claim: with its last claim it is gone, before anybody else gets
+ * one. The conversion of an fcntl claim keeps it.
  */
 #ifndef FS_LOCK_TABLE_H
 #define FS_LOCK_TABLE_H
@@ -65,6 +95,7 @@ enum effect_type {
     EFFECT_GRANTED = 1, /* a waiter became a claim */
     EFFECT_DROPPED,     /* a waiter left the queue without a claim */
     EFFECT_ENDED,       /* a claim ended */
+    EFFECT_DELAYED,     /* a delay began; `token` names it, see lock_table_next_delay() */
 };
 
 enum effect_cause {
@@ -74,6 +105,8 @@ enum effect_cause {
     CAUSE_UNLINKED,    /* its file was unlinked */
     CAUSE_CANCELLED,   /* its request was given up */
     CAUSE_INCARNATION, /* its daemon started anew */
+    CAUSE_EXITED,      /* the process that made it has ended */
+    CAUSE_FORCED,      /* it was revoked */
 };
 
 /* What a command did to others than its sender, or beyond its result. */
@@ -83,7 +116,12 @@ struct effect {
     uint64_t node;
     uint64_t handle;
     uint64_t seq;   /* of the ACQUIRE */
-    uint64_t token; /* of GRANTED and ENDED */
+    uint64_t token; /* of GRANTED and ENDED; of a delay */
+    uint64_t owner; /* of an fcntl claim */
+    uint32_t ttl_ms;
+    enum release_mode release; /* of a claim by creating */
+    bool again;                /* GRANTED: it was held already, and nothing was granted */
+    bool converted;            /* GRANTED, of fcntl: it replaces one of the other mode */
     uint64_t lock;
     enum claim_kind kind;
     enum claim_mode claim_mode;
@@ -104,8 +142,11 @@ struct lock_view {
     uint64_t parent; /* 0 for the root */
     uint32_t uid;
     uint32_t gid;
-    uint32_t mode;  /* permission bits */
-    uint32_t limit; /* how many claims; 0: unlimited */
+    uint32_t mode;   /* permission bits */
+    uint32_t limit;  /* how many claims; 0: unlimited */
+    uint32_t ttl_ms; /* 0: the session's */
+    uint32_t delay_ms;
+    enum release_mode release;
     uint64_t last_token;
     int64_t stamp_ms; /* when a lock in it was made or removed last */
     uint32_t locks_count;
@@ -125,6 +166,7 @@ struct file_view {
     uint32_t uid;
     uint32_t gid;
     struct process process; /* that made it */
+    enum release_mode release;
     uint32_t content_len;
     size_t name_len;
     char name[LIMIT_NAME_BYTES + 1];
@@ -138,10 +180,22 @@ struct claim_view {
     uint64_t seq;
     enum claim_kind kind;
     enum claim_mode claim_mode;
+    uint64_t owner; /* of fcntl */
     uint32_t uid;
+    uint32_t ttl_ms;
     struct process process;
     int64_t stamp_ms; /* when granted, or queued */
     size_t name_len;
+    char name[LIMIT_NAME_BYTES + 1];
+};
+
+/* A resource that nobody is granted for a while. */
+struct delay_view {
+    uint64_t id;
+    uint64_t lock;
+    uint32_t delay_ms;
+    int64_t stamp_ms; /* when it began */
+    size_t name_len;  /* 0 where the resource is the whole lock */
     char name[LIMIT_NAME_BYTES + 1];
 };
 
@@ -175,6 +229,23 @@ bool lock_table_next_claim(const struct lock_table *table, uint64_t lock, uint64
 bool lock_table_next_waiter(const struct lock_table *table, uint64_t lock, uint64_t after_position,
                             struct claim_view *ret_view);
 
+/* All delays of the table, of whatever lock, in the order in which they began. */
+bool lock_table_next_delay(const struct lock_table *table, uint64_t after,
+                           struct delay_view *ret_view);
+/* All locks of the table: the id of one after another, in no order; `cursor` is 0 at first. 0 at
+ * the end. */
+uint64_t lock_table_walk(const struct lock_table *table, uint32_t *cursor);
+
+/* Whether the resource of file `name` has no place for somebody who holds nothing there. */
+bool lock_table_is_taken(const struct lock_table *table, uint64_t lock, struct span name,
+                         enum claim_mode mode);
+
+/* The first claim with a token above `after_token`, on the resource of file `name`, that stands in
+ * the way of such an fcntl request (F_GETLK). `handle` and `owner` are the request's. */
+bool lock_table_get_obstacle(const struct lock_table *table, uint64_t lock, struct span name,
+                             uint64_t after_token, uint64_t node, uint64_t handle, uint64_t owner,
+                             enum claim_mode mode, struct claim_view *ret_view);
+
 /* Copies up to `size` bytes of a claimed file's content from `offset`; returns how many. */
 size_t lock_table_read(const struct lock_table *table, uint64_t lock, struct span name,
                        uint64_t offset, char *buffer, size_t size);
@@ -188,6 +259,43 @@ struct lock_table_counts {
 };
 
 void lock_table_get_counts(const struct lock_table *table, struct lock_table_counts *ret_counts);
+
+/* Snapshots: the whole table as a sequence of records, the same for equal states. */
+
+/* Where a walk over the records is. All zeros at first. */
+struct lock_table_cursor {
+    uint32_t part;
+    uint32_t lock;
+    uint32_t slot;
+    uint32_t heads[LIMIT_SESSIONS];
+};
+
+/* Encodes the next record into `buffer`, which has LIMIT_SNAPSHOT_RECORD_BYTES, and returns its
+ * length, 0 at the end. The table must not change between. */
+size_t lock_table_save(const struct lock_table *table, struct lock_table_cursor *cursor,
+                       char *buffer);
+
+/* What a restoration has learnt. All zeros at first. */
+struct lock_table_restoring {
+    uint32_t part;
+    uint64_t last; /* number in its part, or how many there were */
+    struct {
+        uint32_t sessions;
+        uint32_t locks;
+        uint32_t files;
+        uint32_t claims;
+        uint32_t waiters;
+        uint32_t delays;
+    } expected;
+};
+
+/* Takes the next record into a table that is as lock_table_init() left it. False where it makes no
+ * sense, or finds no room: the table is then of no more use. */
+bool lock_table_restore(struct lock_table *table, struct lock_table_restoring *restoring,
+                        struct span record);
+/* After the last one: whether nothing is missing. */
+bool lock_table_is_restored(const struct lock_table *table,
+                            const struct lock_table_restoring *restoring);
 
 /* A number that is equal for equal states, whatever path led there (for tests and the simulator).
  */

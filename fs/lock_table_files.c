@@ -39,21 +39,37 @@ uint32_t lock_table__file(const struct lock_table *table, uint32_t lock, struct 
     return 0;
 }
 
-uint32_t lock_table__file_make(struct lock_table *table, uint32_t lock, struct span name)
+uint32_t lock_table__file_put(struct lock_table *table, uint32_t lock, struct span name,
+                              uint64_t id)
 {
     uint32_t chunks;
-    if (!lock_table__name_take(table, name, &chunks))
+    /* There are as many files as claims and waiters; delays keep some of them. */
+    if (table->files.used == table->files.capacity || !lock_table__name_take(table, name, &chunks))
         return 0;
     uint32_t slot = slab_take(&table->files);
-    assert(slot); /* as many files as claims and waiters */
     struct file *file = file_at(table, slot);
-    file->id = table->next_id++;
+    file->id = id;
     file->lock = lock;
     file->name = chunks;
     file->name_len = (uint32_t)name.len;
     index_add(&table->files_by_id, hash_number(file->id), slot);
     index_add(&table->files_by_name, file_hash(table, lock, name), slot);
     list_append(&table->files, offsetof(struct file, siblings), &lock_at(table, lock)->files, slot);
+    return slot;
+}
+
+uint32_t lock_table__file_make(struct lock_table *table, uint32_t lock, struct span name)
+{
+    uint32_t slot = lock_table__file_put(table, lock, name, table->next_id);
+    table->next_id += slot != 0;
+    return slot;
+}
+
+uint32_t lock_table__file_by_id(const struct lock_table *table, uint64_t id)
+{
+    uint32_t slot = index_first(&table->files_by_id, hash_number(id));
+    while (slot && file_at(table, slot)->id != id)
+        slot = index_next(&table->files_by_id, slot);
     return slot;
 }
 
@@ -66,7 +82,7 @@ void lock_table__file_drop_content(struct lock_table *table, uint32_t file)
 void lock_table__file_drop_unused(struct lock_table *table, uint32_t slot)
 {
     struct file *file = file_at(table, slot);
-    if (file->claims_count || file->waiters_count)
+    if (file->claims_count || file->waiters_count || file->queue.delay)
         return;
     assert(!file->content_len);
     char name[LIMIT_NAME_BYTES];

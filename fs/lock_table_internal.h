@@ -8,9 +8,21 @@
 /* Who competes for a resource, and who has it. The resource of a file is its lock where that has a
  * numeric limit, else the file itself. */
 struct queue {
-    uint32_t exclusive_count;
-    uint32_t shared_count;
+    uint32_t exclusive_owners; /* with an exclusive claim */
+    uint32_t shared_owners;    /* with shared ones only */
+    uint32_t passers;          /* waiters whose owner or handle held something when they came */
+    uint32_t delay;            /* 0: none */
     struct list waiters;
+};
+
+/* Nobody is granted a resource for a while. */
+struct delay {
+    uint64_t id;
+    int64_t stamp_ms;
+    uint32_t delay_ms;
+    uint32_t lock;
+    uint32_t file; /* 0: the resource is the lock */
+    struct link links;
 };
 
 struct session {
@@ -34,6 +46,10 @@ struct lock {
     uint32_t uid;
     uint32_t gid;
     uint32_t limit; /* 0: unlimited */
+    uint32_t ttl_ms;
+    uint32_t delay_ms;
+    enum release_mode release;
+    uint32_t delays_count;
     uint64_t last_token;
     int64_t stamp_ms;
     /* The MKDIR that made it, for its CANCEL. */
@@ -77,10 +93,12 @@ struct claim {
     uint64_t order; /* a claim's token, a waiter's position */
     uint64_t handle;
     uint64_t seq;
+    uint64_t owner; /* of fcntl */
     uint64_t process_start;
     int64_t stamp_ms;
     struct chain by_order;
-    struct chain by_owner;
+    struct chain by_handle;
+    struct chain by_owner; /* of fcntl only */
     struct link in_lock;
     struct link in_session;
     struct link in_queue; /* of a waiter */
@@ -91,6 +109,9 @@ struct claim {
     uint16_t session;
     uint8_t kind;
     uint8_t mode;
+    uint8_t release; /* of a claim by creating */
+    uint8_t before;  /* of fcntl: the mode of the claim that it replaced, 0: none */
+    bool passer;     /* of a waiter: counted in its queue */
     char comm[LIMIT_COMM_BYTES + 1];
 };
 
@@ -105,15 +126,19 @@ struct lock_table {
     struct slab claims;
     struct slab waiters;
     struct slab sessions;
+    struct slab delays;
+    struct list delays_in_order;
     struct slab chunks;
     struct index locks_by_id;
     struct index locks_by_name;
     struct index files_by_id;
     struct index files_by_name;
     struct index claims_by_token;
-    struct index claims_by_owner;
+    struct index claims_by_handle;
+    struct index claims_by_owner; /* of fcntl claims only */
     struct index waiters_by_position;
-    struct index waiters_by_owner;
+    struct index waiters_by_handle;
+    struct index waiters_by_owner; /* of fcntl requests only */
 };
 
 /* An apply under way. */
@@ -123,6 +148,7 @@ struct applying {
     uint32_t session;
     effect_sink *sink;
     void *context;
+    uint64_t first_id; /* ids from this one on are of this command */
     /* Files that somebody has left. All that a command ends is over before anybody gains by it. */
     struct list unsettled;
 };
@@ -147,19 +173,33 @@ static inline struct claim *waiter_at(const struct lock_table *table, uint32_t s
     return slab_at(&table->waiters, slot);
 }
 
+static inline struct delay *delay_at(const struct lock_table *table, uint32_t slot)
+{
+    return slab_at(&table->delays, slot);
+}
+
 static inline struct session *session_at(const struct lock_table *table, uint32_t slot)
 {
     return slab_at(&table->sessions, slot);
 }
 
 /* lock_table.c */
+/* Gives a lock that is filled in its place among the others. */
+void lock_table__add_lock(struct lock_table *table, uint32_t slot, struct span name);
 uint32_t lock_table__lock(const struct lock_table *table, uint64_t id);
 uint32_t lock_table__child(const struct lock_table *table, uint32_t parent, struct span name);
 uint32_t lock_table__session(const struct lock_table *table, uint64_t node);
 
+/* lock_table_looks.c: the lock that follows in a walk over the tree, parents first; 0 at the end.
+ */
+uint32_t lock_table__walk(const struct lock_table *table, uint32_t slot);
+
 /* lock_table_files.c: names that are claimed or waited for, and their contents. */
 uint32_t lock_table__file(const struct lock_table *table, uint32_t lock, struct span name);
+uint32_t lock_table__file_by_id(const struct lock_table *table, uint64_t id);
 uint32_t lock_table__file_make(struct lock_table *table, uint32_t lock, struct span name);
+uint32_t lock_table__file_put(struct lock_table *table, uint32_t lock, struct span name,
+                              uint64_t id);
 void lock_table__file_drop_content(struct lock_table *table, uint32_t file);
 void lock_table__file_drop_unused(struct lock_table *table, uint32_t slot);
 int lock_table__content_resize(struct lock_table *table, uint32_t slot, uint64_t len);
@@ -171,14 +211,39 @@ struct command_result lock_table__acquire(struct applying *applying);
 /* The next claim of a handle after `slot` (0: the first), 0 at the end. */
 uint32_t lock_table__claim_of(const struct lock_table *table, uint32_t session, uint64_t handle,
                               uint32_t slot);
-/* Each of these lets in who is next, when all is over.
- * End the flock claim of a handle of the applying session; its waits go on. */
+/* Lets in who is next where somebody has left; what ends claims and waits is called before. */
+void lock_table__settle(struct applying *applying);
+/* End the flock claim of a handle of the applying session; its waits go on. */
 void lock_table__end_flock(struct applying *applying, uint64_t handle);
-/* End all that a handle of the applying session holds and waits for. */
-void lock_table__end_handle(struct applying *applying, uint64_t handle, enum effect_cause cause);
+/* End the fcntl claim of an owner of the applying session on a file. */
+void lock_table__end_fcntl(struct applying *applying, uint64_t owner, uint32_t file);
+/* End all that a handle of a session holds and waits for; claims that live until their process ends
+ * only where `exit_too`. */
+void lock_table__end_handle(struct applying *applying, uint32_t session, uint64_t handle,
+                            bool exit_too, enum effect_cause cause);
+/* End one claim, and nothing else of its handle. */
+void lock_table__end_claim(struct applying *applying, uint32_t slot, enum effect_cause cause);
 /* End what the command `seq` of a handle gained. True when there was something. */
 bool lock_table__end_seq(struct applying *applying, uint64_t handle, uint64_t seq);
 /* End all that a session holds and waits for. */
 void lock_table__end_session(struct applying *applying, uint32_t session, bool same_boot);
+void lock_table__end_delay(struct applying *applying, uint64_t id);
+/* A lock's limit was raised: whom it lets in now. */
+void lock_table__limit_raised(struct applying *applying, uint32_t lock);
+/* How much of its limit a resource has given away. */
+uint32_t lock_table__places_taken(const struct queue *queue);
+/* Adds a claim, or a waiter, that is newer than all others of its kind, as it is. There is room. */
+uint32_t lock_table__put_claim(struct lock_table *table, const struct claim *from);
+void lock_table__put_waiter(struct lock_table *table, const struct claim *from);
+/* 0: no room. */
+uint32_t lock_table__put_delay(struct lock_table *table, const struct delay *from);
+struct queue *lock_table__queue_of(const struct lock_table *table, uint32_t file);
+uint32_t lock_table__claim(const struct lock_table *table, uint64_t token);
+/* Whether a request would be granted but for those who wait, and delays. */
+bool lock_table__fits(const struct lock_table *table, uint32_t lock, uint32_t file,
+                      const struct claim *request);
+/* Whether the claim would stand in the way of another of `mode` by this handle and owner. */
+bool lock_table__is_obstacle(const struct claim *claim, uint32_t session, uint64_t handle,
+                             uint64_t owner, uint8_t mode);
 
 #endif

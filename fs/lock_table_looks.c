@@ -21,6 +21,9 @@ static void view_lock(const struct lock_table *table, uint32_t slot, struct lock
     ret_view->gid = lock->gid;
     ret_view->mode = lock->mode;
     ret_view->limit = lock->limit;
+    ret_view->ttl_ms = lock->ttl_ms;
+    ret_view->delay_ms = lock->delay_ms;
+    ret_view->release = lock->release;
     ret_view->last_token = lock->last_token;
     ret_view->stamp_ms = lock->stamp_ms;
     ret_view->locks_count = lock->locks_count;
@@ -52,6 +55,7 @@ static void view_file(const struct lock_table *table, uint32_t slot, struct file
         ret_view->create_token = claim->order;
         ret_view->create_node = session_at(table, claim->session)->node;
         ret_view->create_handle = claim->handle;
+        ret_view->release = claim->release;
         view_process(claim, &ret_view->process);
     }
     view_name(table, file->name, file->name_len, ret_view->name, &ret_view->name_len);
@@ -67,6 +71,8 @@ static void view_claim(const struct lock_table *table, const struct claim *claim
     ret_view->seq = claim->seq;
     ret_view->kind = claim->kind;
     ret_view->claim_mode = claim->mode;
+    ret_view->owner = claim->owner;
+    ret_view->ttl_ms = claim->ttl_ms;
     ret_view->uid = claim->uid;
     ret_view->stamp_ms = claim->stamp_ms;
     view_process(claim, &ret_view->process);
@@ -172,9 +178,7 @@ bool lock_table_get_claim(const struct lock_table *table, uint64_t lock, uint64_
                           struct claim_view *ret_view)
 {
     uint32_t parent = lock_table__lock(table, lock);
-    uint32_t slot = index_first(&table->claims_by_token, hash_number(token));
-    while (slot && claim_at(table, slot)->order != token)
-        slot = index_next(&table->claims_by_token, slot);
+    uint32_t slot = lock_table__claim(table, token);
     if (!parent || !slot || file_at(table, claim_at(table, slot)->file)->lock != parent)
         return false;
     view_claim(table, claim_at(table, slot), false, ret_view);
@@ -227,6 +231,81 @@ bool lock_table_next_waiter(const struct lock_table *table, uint64_t lock, uint6
     return waiter != NULL;
 }
 
+bool lock_table_next_delay(const struct lock_table *table, uint64_t after,
+                           struct delay_view *ret_view)
+{
+    uint32_t slot = table->delays_in_order.head;
+    while (slot && delay_at(table, slot)->id <= after)
+        slot = delay_at(table, slot)->links.next;
+    if (!slot)
+        return false;
+    const struct delay *delay = delay_at(table, slot);
+    *ret_view = (struct delay_view){
+        .id = delay->id,
+        .lock = lock_at(table, delay->lock)->id,
+        .delay_ms = delay->delay_ms,
+        .stamp_ms = delay->stamp_ms,
+    };
+    if (delay->file) {
+        const struct file *file = file_at(table, delay->file);
+        view_name(table, file->name, file->name_len, ret_view->name, &ret_view->name_len);
+    }
+    return true;
+}
+
+bool lock_table_is_taken(const struct lock_table *table, uint64_t lock, struct span name,
+                         enum claim_mode mode)
+{
+    uint32_t lock_slot = lock_table__lock(table, lock);
+    uint32_t file = lock_slot ? lock_table__file(table, lock_slot, name) : 0;
+    uint32_t limit = lock_slot ? lock_at(table, lock_slot)->limit : 0;
+    if (!lock_slot || (!limit && !file))
+        return false;
+    const struct queue *queue =
+        limit ? &lock_at(table, lock_slot)->queue : &file_at(table, file)->queue;
+    uint32_t places =
+        queue->exclusive_owners + 1 + (mode == CLAIM_EXCLUSIVE && queue->shared_owners);
+    return queue->delay || places > (limit ? limit : 1);
+}
+
+uint64_t lock_table_walk(const struct lock_table *table, uint32_t *cursor)
+{
+    while (*cursor < table->locks.touched) {
+        uint64_t id = lock_at(table, ++*cursor)->id;
+        if (lock_table__lock(table, id) == *cursor)
+            return id;
+    }
+    return 0;
+}
+
+bool lock_table_get_obstacle(const struct lock_table *table, uint64_t lock, struct span name,
+                             uint64_t after_token, uint64_t node, uint64_t handle, uint64_t owner,
+                             enum claim_mode mode, struct claim_view *ret_view)
+{
+    uint32_t lock_slot = lock_table__lock(table, lock);
+    uint32_t file = lock_slot ? lock_table__file(table, lock_slot, name) : 0;
+    uint32_t session = lock_table__session(table, node);
+    struct claim request = {.session = (uint16_t)session,
+                            .handle = handle,
+                            .owner = owner,
+                            .kind = CLAIM_FCNTL,
+                            .mode = (uint8_t)mode,
+                            .file = file};
+    if (!lock_slot || lock_table__fits(table, lock_slot, file, &request))
+        return false;
+    uint32_t slot = lock_at(table, lock_slot)->claims.head;
+    for (; slot; slot = claim_at(table, slot)->in_lock.next) {
+        const struct claim *claim = claim_at(table, slot);
+        if (claim->order > after_token &&
+            (lock_at(table, lock_slot)->limit || claim->file == file) &&
+            lock_table__is_obstacle(claim, session, handle, owner, (uint8_t)mode)) {
+            view_claim(table, claim, false, ret_view);
+            return true;
+        }
+    }
+    return false;
+}
+
 void lock_table_get_counts(const struct lock_table *table, struct lock_table_counts *ret_counts)
 {
     *ret_counts = (struct lock_table_counts){
@@ -259,6 +338,9 @@ static uint64_t mix_claim(const struct lock_table *table, uint64_t digest,
     digest = mix(digest, claim->order);
     digest = mix(digest, claim->handle);
     digest = mix(digest, claim->seq);
+    digest = mix(digest, claim->owner);
+    digest =
+        mix(digest, (uint64_t)claim->before << 16 | (uint64_t)claim->release << 1 | claim->passer);
     digest = mix(digest, claim->process_start);
     digest = mix(digest, (uint64_t)claim->stamp_ms);
     digest = mix(digest, file_at(table, claim->file)->id);
@@ -289,6 +371,8 @@ static uint64_t mix_lock(const struct lock_table *table, uint64_t digest, const 
     digest = mix(digest, lock->last_token);
     digest = mix(digest, (uint64_t)lock->stamp_ms);
     digest = mix(mix(digest, lock->maker_incarnation), lock->maker_seq);
+    digest = mix(digest, (uint64_t)lock->ttl_ms << 32 | lock->delay_ms);
+    digest = mix(digest, lock->release);
     for (uint32_t slot = lock->files.head; slot; slot = file_at(table, slot)->siblings.next)
         digest = mix_file(table, digest, file_at(table, slot));
     for (uint32_t slot = lock->claims.head; slot; slot = claim_at(table, slot)->in_lock.next)
@@ -298,8 +382,7 @@ static uint64_t mix_lock(const struct lock_table *table, uint64_t digest, const 
     return digest;
 }
 
-/* The lock that follows in a walk over the tree, parents first; 0 at the end. */
-static uint32_t walk_next(const struct lock_table *table, uint32_t slot)
+uint32_t lock_table__walk(const struct lock_table *table, uint32_t slot)
 {
     const struct lock *lock = lock_at(table, slot);
     if (lock->locks.head)
@@ -318,8 +401,14 @@ uint64_t lock_table_digest(const struct lock_table *table)
         digest = mix(mix(digest, session->incarnation), session->seq);
         digest = mix(digest, hash_bytes(0, session->boot_id, BOOT_ID_BYTES));
     }
+    struct delay_view delay = {0};
+    while (lock_table_next_delay(table, delay.id, &delay)) {
+        digest = mix(mix(digest, delay.id), delay.lock);
+        digest = mix(mix(digest, delay.delay_ms), (uint64_t)delay.stamp_ms);
+        digest = mix(digest, hash_bytes(0, delay.name, delay.name_len));
+    }
     for (uint32_t slot = lock_table__lock(table, LOCK_TABLE_ROOT); slot;
-         slot = walk_next(table, slot))
+         slot = lock_table__walk(table, slot))
         digest = mix_lock(table, digest, lock_at(table, slot));
     return digest;
 }

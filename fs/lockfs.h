@@ -22,4 +22,8 @@
  * no such signal. One wish per handle, the last one counts. */
 #define LOCKFS_IOC_ON_LOSS _IOW('L', 3, __s32)
 
+/* Revoke every claim on this file, or the one with this number (not 0): for root and the owner of
+ * the lock, else EPERM. ENODATA: there is no such claim. */
+#define LOCKFS_IOC_FORCE _IOW('L', 4, __u64)
+
 #endif

@@ -19,7 +19,9 @@
 #include "guard.h"
 #include "process.h"
 #include "report.h"
+#include "snapshot_file.h"
 #include "wal.h"
+#include "watch.h"
 
 /* Room in the log beyond the reserve, so that work does not wait for preallocation. */
 enum { LOG_AHEAD_BYTES = 2 << 20 };
@@ -37,6 +39,7 @@ struct daemon {
     uv_timer_t drain_timer;
     uv_signal_t terminate;
     uv_signal_t interrupt;
+    uv_signal_t hangup;
     bool handles_open;
     struct data_dir data_dir;
     bool data_dir_is_open;
@@ -44,7 +47,10 @@ struct daemon {
     size_t node_bytes;
     struct node *node;
     struct wal *wal;
+    struct snapshot_info snapshot; /* that the node was restored from */
+    struct snapshot_writer *snapshots;
     struct fuse_edge *fuse;
+    struct watches *watches;
     uint64_t replay_first; /* 0: none wanted */
     uint64_t replay_last;
     bool ready;
@@ -126,10 +132,25 @@ static void tell(const struct node_notice *notice)
                        "no room for the log on the disk of the data directory: new claims are "
                        "refused with ENOSPC, releases go on");
         break;
+    case NODE_NOTICE_FORCED:
+        report_limited(limit, REPORT_WARNING,
+                       "%.*s: process %" PRIu32 " (%s) revoked the claim %" PRIu64
+                       " of process %" PRIu32 " (%s)",
+                       path_len, path, process->pid, process->comm, notice->token, holder->pid,
+                       holder->comm);
+        break;
+    case NODE_NOTICE_SHORT_CLAIM:
+        if (process_alive(process->pid, process->start) && !process_exits(process->pid))
+            report_limited(limit, REPORT_WARNING,
+                           "%.*s: process %" PRIu32 " (%s) made this claim and closed it at once, "
+                           "which released it: keep the descriptor, or use a lock whose .release "
+                           "is exit",
+                           path_len, path, process->pid, process->comm);
+        break;
     case NODE_NOTICE_NOT_YET:
         report_limited(limit, REPORT_WARNING,
-                       "process %" PRIu32 " (%s) asked for an fcntl lock, which this version does "
-                       "not have: use flock",
+                       "process %" PRIu32 " (%s) asked for an fcntl lock on a byte range, which "
+                       "this version does not have: only whole files",
                        process->pid, process->comm);
         break;
     }
@@ -167,6 +188,11 @@ static void carry_out(void *context, const struct node_action *action)
         break;
     case NODE_ACTION_TIMER:
         set_timer(daemon, action->timer.at_ms);
+        break;
+    case NODE_ACTION_WATCH:
+        if (watches_add(daemon->watches, &action->watch) != 0)
+            report_error("out of memory: the end of process %" PRIu32 " goes unnoticed",
+                         action->watch.pid);
         break;
     case NODE_ACTION_NOTICE:
         tell(&action->notice);
@@ -216,6 +242,9 @@ static void step(struct daemon *daemon, struct node_event *event)
     }
     if (daemon->wal)
         wal_want_room(daemon->wal, node_log_reserve(daemon->node) + LOG_AHEAD_BYTES);
+    if (daemon->snapshots && daemon->ready && !daemon->stopping)
+        snapshot_writer_consider(daemon->snapshots, daemon->node, wal_written_bytes(daemon->wal),
+                                 wal_is_short_of_room(daemon->wal));
 }
 
 /* Events: the log */
@@ -255,6 +284,31 @@ static const struct wal_handler wal_handler = {
     .failed = on_write_failed,
 };
 
+/* Events: snapshots */
+
+static void drop_log(struct daemon *daemon, uint64_t index)
+{
+    struct node_event event = {.type = NODE_EVENT_COMPACTED, .compacted = {index}};
+    step(daemon, &event);
+    wal_drop_until(daemon->wal, index);
+}
+
+static void on_snapshot(void *context, uint64_t index)
+{
+    drop_log(context, index);
+}
+
+static void on_snapshot_failed(void *context, const char *why)
+{
+    (void)context;
+    report_warning("the log could not be cut off, and goes on growing until it can: %s", why);
+}
+
+static const struct snapshot_handler snapshot_handler = {
+    .done = on_snapshot,
+    .failed = on_snapshot_failed,
+};
+
 /* Events: the mount */
 
 static void on_fuse_event(void *context, struct node_event *event)
@@ -266,6 +320,12 @@ static void on_fuse_turn_end(void *context)
 {
     struct daemon *daemon = context;
     wal_flush(daemon->wal);
+}
+
+static bool on_wants_groups(void *context, uint64_t inode, uint32_t uid, uint32_t gid)
+{
+    const struct daemon *daemon = context;
+    return node_wants_groups(daemon->node, inode, uid, gid);
 }
 
 static bool on_reads_token(void *context, uint64_t inode)
@@ -288,17 +348,38 @@ static void on_gone(void *context, int error)
         stop(daemon, EXIT_FAILED);
         return;
     }
-    report_warning("%s was unmounted from outside: stopping", daemon->config->mount_point);
-    stop(daemon, EXIT_STOPPED);
+    report_error("%s was unmounted from outside: stopping", daemon->config->mount_point);
+    stop(daemon, EXIT_FAILED);
 }
 
 static const struct fuse_edge_handler fuse_handler = {
     .event = on_fuse_event,
     .turn_end = on_fuse_turn_end,
+    .wants_groups = on_wants_groups,
     .reads_token = on_reads_token,
     .lost_process = on_lost_process,
     .gone = on_gone,
 };
+
+/* Events: processes */
+
+static void on_process_ended(void *context, const struct process *process)
+{
+    struct daemon *daemon = context;
+    struct node_event event = {.type = NODE_EVENT_PROCESS_ENDED, .process_ended = *process};
+    step(daemon, &event);
+    wal_flush(daemon->wal);
+}
+
+/* Of those that lost a claim with the last run of the daemon, the dead ones matter no more. */
+static void look_at_lost_processes(struct daemon *daemon)
+{
+    uint32_t cursor = 0;
+    struct process process;
+    while (node_next_lost_process(daemon->node, &cursor, &process))
+        if (!process_alive(process.pid, process.start))
+            on_process_ended(daemon, &process);
+}
 
 /* Events: time and signals */
 
@@ -326,7 +407,12 @@ static void on_drain_timeout(uv_timer_t *timer)
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct daemon *daemon = handle->data;
-    (void)number;
+    if (number == SIGHUP && !daemon->config->foreground)
+        return; /* nobody's terminal, and nothing to read anew */
+    if (!daemon->fuse) {
+        stop(daemon, EXIT_STOPPED);
+        return;
+    }
     if (daemon->draining) {
         report_warning("told to stop again: not waiting for %" PRIu32 " claims",
                        node_claims_held(daemon->node));
@@ -359,11 +445,15 @@ static int open_handles(struct daemon *daemon)
     uv_timer_init(&daemon->loop, &daemon->drain_timer);
     uv_signal_init(&daemon->loop, &daemon->terminate);
     uv_signal_init(&daemon->loop, &daemon->interrupt);
+    uv_signal_init(&daemon->loop, &daemon->hangup);
     daemon->timer.data = daemon->drain_timer.data = daemon;
-    daemon->terminate.data = daemon->interrupt.data = daemon;
+    daemon->terminate.data = daemon->interrupt.data = daemon->hangup.data = daemon;
+    uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
+    uv_signal_start(&daemon->interrupt, on_signal, SIGINT);
+    uv_signal_start(&daemon->hangup, on_signal, SIGHUP);
     uv_poll_start(&daemon->timer, UV_READABLE, on_timer);
     daemon->handles_open = true;
-    return 0;
+    return watches_open(&daemon->loop, on_process_ended, daemon, &daemon->watches);
 }
 
 static int make_node(struct daemon *daemon)
@@ -371,6 +461,7 @@ static int make_node(struct daemon *daemon)
     struct node_config config = {
         .id = NODE_ID,
         .ttl_ms = daemon->config->ttl_ms,
+        .ttl_min_ms = CONFIG_TTL_MS_MIN,
         .op_timeout_ms = daemon->config->op_timeout_ms,
         .version = LOCKFS_VERSION,
     };
@@ -393,7 +484,25 @@ static int make_node(struct daemon *daemon)
     return 0;
 }
 
-/* Recovers the log and brings the node to where it serves. */
+/* The snapshot first, then what the log has behind it. */
+static int recover(struct daemon *daemon)
+{
+    int error = snapshot_load(&disk_real, daemon->config->data, daemon->node, &daemon->snapshot,
+                              daemon->message, sizeof daemon->message);
+    if (error)
+        return error;
+    if (daemon->snapshot.index) {
+        struct node_event event = {
+            .type = NODE_EVENT_RECOVERED_SNAPSHOT,
+            .recovered_snapshot = {daemon->snapshot.index, daemon->snapshot.term}};
+        step(daemon, &event);
+    }
+    struct wal_options options = {.snapshot_index = daemon->snapshot.index};
+    return wal_open(&daemon->loop, &disk_real, daemon->config->data, &options, &wal_handler, daemon,
+                    daemon->message, sizeof daemon->message, &daemon->wal);
+}
+
+/* Brings the node to where it serves. */
 static int start_node(struct daemon *daemon)
 {
     int error = make_node(daemon);
@@ -401,8 +510,7 @@ static int start_node(struct daemon *daemon)
         report_answer("cannot start: %s", strerror(-error));
         return error;
     }
-    error = wal_open(&daemon->loop, &disk_real, daemon->config->data, &wal_handler, daemon,
-                     daemon->message, sizeof daemon->message, &daemon->wal);
+    error = recover(daemon);
     if (error) {
         report_answer("%s", daemon->message);
         return error;
@@ -412,24 +520,41 @@ static int start_node(struct daemon *daemon)
     wal_flush(daemon->wal);
     while (!daemon->ready && !daemon->stopping)
         uv_run(&daemon->loop, UV_RUN_ONCE);
-    return daemon->stopping ? -EIO : 0;
+    if (daemon->stopping)
+        return -EIO;
+    struct snapshot_options options = {.log_bytes = daemon->config->snapshot_log_bytes};
+    error = snapshot_writer_open(&daemon->loop, &disk_real, daemon->config->data, &options,
+                                 &daemon->snapshot, &snapshot_handler, daemon, &daemon->snapshots);
+    if (error)
+        report_answer("cannot start: %s", strerror(-error));
+    else if (daemon->snapshot.index)
+        drop_log(daemon, daemon->snapshot.index); /* what a crash has left */
+    return error;
+}
+
+/* Tells what a step at the mount point had to say. */
+static int tell_step(struct daemon *daemon, int error)
+{
+    if (error)
+        report_answer("%s", daemon->message);
+    else if (daemon->message[0])
+        report_info("%s", daemon->message);
+    return error;
 }
 
 static int prepare_mount_point(struct daemon *daemon)
 {
-    const char *mount_point = daemon->config->mount_point;
+    return tell_step(daemon, mount_point_prepare(daemon->config->mount_point, daemon->message,
+                                                 sizeof daemon->message));
+}
+
+static int guard_mount_point(struct daemon *daemon)
+{
     bool immutable;
-    int error = mount_point_prepare(mount_point, daemon->message, sizeof daemon->message);
-    if (!error && daemon->message[0])
-        report_info("%s", daemon->message);
-    if (!error && !daemon->config->unguarded) {
-        error = guard_lay(mount_point, &immutable, daemon->message, sizeof daemon->message);
-        if (!error && daemon->message[0])
-            report_info("%s", daemon->message);
-    }
-    if (error)
-        report_answer("%s", daemon->message);
-    return error;
+    if (daemon->config->unguarded)
+        return 0;
+    return tell_step(daemon, guard_lay(daemon->config->mount_point, &immutable, daemon->message,
+                                       sizeof daemon->message));
 }
 
 static int mount_tree(struct daemon *daemon)
@@ -448,21 +573,31 @@ static int mount_tree(struct daemon *daemon)
     return error;
 }
 
-static bool start(struct daemon *daemon)
+static int open_data(struct daemon *daemon)
 {
     int error = data_dir_open(daemon->config->data, daemon->message, sizeof daemon->message,
                               &daemon->data_dir);
     if (error) {
         report_answer("%s", daemon->message);
-        return false;
+        return error;
     }
     daemon->data_dir_is_open = true;
-    error = open_handles(daemon);
+    if (daemon->data_dir.made)
+        report_info("%s is new: this is a new cluster, its fencing numbers begin at 1",
+                    daemon->config->data);
+    return 0;
+}
+
+static bool start(struct daemon *daemon)
+{
+    if (prepare_mount_point(daemon) || open_data(daemon))
+        return false;
+    int error = open_handles(daemon);
     if (error) {
         report_answer("cannot start: %s", strerror(-error));
         return false;
     }
-    return !prepare_mount_point(daemon) && !start_node(daemon) && !mount_tree(daemon);
+    return !guard_mount_point(daemon) && !start_node(daemon) && !mount_tree(daemon);
 }
 
 /* Stopping, in the reverse order */
@@ -479,6 +614,9 @@ static void finish(struct daemon *daemon)
     fuse_edge_unmount(daemon->fuse);
     daemon->fuse = NULL;
     if (daemon->handles_open) {
+        snapshot_writer_close(daemon->snapshots);
+        daemon->snapshots = NULL;
+        watches_close(daemon->watches);
         wal_close(daemon->wal);
         daemon->wal = NULL;
         uv_walk(&daemon->loop, close_handle, NULL);
@@ -499,11 +637,11 @@ enum exit_code loop_run(const struct config *config, void (*ready)(void *context
     signal(SIGPIPE, SIG_IGN);
     if (!start(&daemon)) {
         finish(&daemon);
-        return daemon.exit_code > EXIT_CANNOT_START ? daemon.exit_code : EXIT_CANNOT_START;
+        return daemon.stopping && daemon.exit_code == EXIT_STOPPED ? EXIT_STOPPED
+                                                                   : EXIT_CANNOT_START;
     }
-    uv_signal_start(&daemon.terminate, on_signal, SIGTERM);
-    uv_signal_start(&daemon.interrupt, on_signal, SIGINT);
     ready(context);
+    look_at_lost_processes(&daemon);
     report_info("lockfs %s serves %s, data in %s", LOCKFS_VERSION, config->mount_point,
                 config->data);
     while (!daemon.stopping)

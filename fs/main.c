@@ -27,7 +27,7 @@ static void on_ready(void *context)
         dup2(null, STDOUT_FILENO);
         dup2(null, STDERR_FILENO);
     }
-    report_open(true);
+    report_open(REPORT_SYSLOG);
     char code = EXIT_STOPPED;
     if (write(starter->pipe, &code, 1) != 1)
         report_warning("whoever started the daemon is gone");
@@ -62,6 +62,7 @@ static enum exit_code run_in_background(const struct config *config)
     setsid();
     if (chdir("/") < 0)
         report_warning("cannot change to /: %s", strerror(errno));
+    report_open(REPORT_BOTH);
     struct starter starter = {ends[1]};
     return loop_run(config, on_ready, &starter);
 }
@@ -75,11 +76,35 @@ static enum exit_code remove_guard(const struct config *config)
     return error ? EXIT_FAILED : EXIT_STOPPED;
 }
 
+/* A descriptor that the daemon opens must not become its standard input or output. */
+static bool open_standard_files(void)
+{
+    int file;
+    do
+        file = open("/dev/null", O_RDWR);
+    while (file >= 0 && file <= STDERR_FILENO);
+    if (file < 0)
+        return false;
+    close(file);
+    return true;
+}
+
+static enum exit_code print(const char *text)
+{
+    if (fputs(text, stdout) == EOF || fflush(stdout) == EOF) {
+        report_answer("cannot write to standard output: %s", strerror(errno));
+        return EXIT_FAILED;
+    }
+    return EXIT_STOPPED;
+}
+
 int main(int argc, char *argv[])
 {
     static struct config config;
     char message[512];
     struct starter foreground = {-1};
+    if (!open_standard_files())
+        return EXIT_CANNOT_START;
     switch (config_parse(argc, argv, &config, message, sizeof message)) {
     case CONFIG_RUN:
         return config.foreground ? loop_run(&config, on_ready, &foreground)
@@ -87,11 +112,9 @@ int main(int argc, char *argv[])
     case CONFIG_REMOVE_GUARD:
         return remove_guard(&config);
     case CONFIG_HELP:
-        fputs(config_help(), stdout);
-        return EXIT_STOPPED;
+        return print(config_help());
     case CONFIG_VERSION:
-        fputs(config_version(), stdout);
-        return EXIT_STOPPED;
+        return print(config_version());
     case CONFIG_USAGE_ERROR:
         report_answer("%s", message);
         fputs("try 'lockfsd --help'\n", stderr);

@@ -42,10 +42,18 @@ static struct parts lay_out(struct node *node, struct arena *arena,
                 limits->handles + limits->pending_entries);
     slab_layout(&node->readers, arena, sizeof(struct reader), LIMIT_CONTROL_READERS);
     slab_layout(&node->requests, arena, sizeof(struct request), limits->requests);
+    slab_layout(&node->fcntl_records, arena, sizeof(struct fcntl_record), limits->handles);
+    /* Of every lock, and every file: see struct lock_table. */
+    slab_layout(&node->delays, arena, sizeof(struct timed_delay),
+                limits->table.locks + limits->table.claims + 2 * limits->table.waiters);
     slab_layout(&node->lost_processes, arena, sizeof(struct lost_process), LIMIT_LOST_PROCESSES);
     index_layout(&node->requests_by_seq, arena, &node->requests, offsetof(struct request, by_seq));
+    index_layout(&node->fcntl_by_owner, arena, &node->fcntl_records,
+                 offsetof(struct fcntl_record, by_owner));
     index_layout(&node->lost_by_lock, arena, &node->lost_processes,
                  offsetof(struct lost_process, by_lock));
+    index_layout(&node->lost_by_pid, arena, &node->lost_processes,
+                 offsetof(struct lost_process, by_pid));
     node->pending = arena_take(arena, sizeof *node->pending * limits->pending_entries);
     chunks_layout(&node->pending_chunks, arena, limits->pending_bytes / CHUNK_DATA_BYTES);
     node->data = arena_take(arena, NODE_DATA_BYTES);
@@ -132,6 +140,8 @@ static void handle_request(struct node *node, const struct node_request *request
         node__write(node, request);
         break;
     case NODE_OP_FLUSH: /* a claim outlives close() of one copy of its descriptor */
+        node__flush(node, request);
+        break;
     case NODE_OP_FSYNC: /* what was answered is durable */
         node__reply_done(node, request->slot);
         break;
@@ -149,17 +159,15 @@ static void handle_request(struct node *node, const struct node_request *request
         node__flock(node, request);
         break;
     case NODE_OP_SETLK:
-    case NODE_OP_GETLK: {
-        struct node_action notice = {
-            .type = NODE_ACTION_NOTICE,
-            .notice = {.type = NODE_NOTICE_NOT_YET, .process = request->process}};
-        node__emit(node, &notice);
-        node__reply_error(node, request->slot, -EOPNOTSUPP);
+        node__setlk(node, request);
         break;
-    }
+    case NODE_OP_GETLK:
+        node__getlk(node, request);
+        break;
     case NODE_OP_IOC_TOKEN:
     case NODE_OP_IOC_LEASE:
     case NODE_OP_IOC_ON_LOSS:
+    case NODE_OP_IOC_FORCE:
         node__ioctl(node, request);
         break;
     case NODE_OP_POLL:
@@ -184,11 +192,20 @@ void node_step(struct node *node, const struct node_event *event, node_sink *sin
             .recovered_state = {event->recovered_state.term, event->recovered_state.vote}};
         node__raft(node, &raft_event);
         break;
+    case NODE_EVENT_RECOVERED_SNAPSHOT:
+        raft_event = (struct raft_event){.type = RAFT_EVENT_RECOVERED_SNAPSHOT,
+                                         .recovered_snapshot = {event->recovered_snapshot.index,
+                                                                event->recovered_snapshot.term}};
+        node->applied = node->commit = event->recovered_snapshot.index;
+        node->recovered_last = node->pending_last = event->recovered_snapshot.index;
+        node__raft(node, &raft_event);
+        break;
     case NODE_EVENT_RECOVERED_ENTRY:
         raft_event = (struct raft_event){
             .type = RAFT_EVENT_RECOVERED_ENTRY,
             .recovered_entry = {event->recovered_entry.index, event->recovered_entry.term}};
-        node->recovered_last = node->pending_last = event->recovered_entry.index;
+        if (event->recovered_entry.index > node->recovered_last)
+            node->recovered_last = node->pending_last = event->recovered_entry.index;
         node__raft(node, &raft_event);
         break;
     case NODE_EVENT_START:
@@ -208,6 +225,11 @@ void node_step(struct node *node, const struct node_event *event, node_sink *sin
         raft_event = (struct raft_event){.type = RAFT_EVENT_PERSIST_FAILED};
         node__raft(node, &raft_event);
         break;
+    case NODE_EVENT_COMPACTED:
+        raft_event = (struct raft_event){.type = RAFT_EVENT_COMPACTED,
+                                         .compacted = {event->compacted.index}};
+        node__raft(node, &raft_event);
+        break;
     case NODE_EVENT_REQUEST:
         handle_request(node, &event->request);
         break;
@@ -219,6 +241,7 @@ void node_step(struct node *node, const struct node_event *event, node_sink *sin
         break;
     case NODE_EVENT_PROCESS_ENDED:
         control__process_ended(node, &event->process_ended);
+        node__process_ended(node, &event->process_ended);
         break;
     case NODE_EVENT_TIMER:
         node__timer(node);

@@ -8,7 +8,8 @@
  *
  * The caller's duties:
  *  1. node_size() bytes of zeroed memory, 16-byte aligned, kept in place.
- *  2. At start: NODE_EVENT_RECOVERED_* for what the disk holds, NODE_EVENT_START, and then, as
+ *  2. At start: where there is a snapshot, node_restore() for each record of it; then
+ *     NODE_EVENT_RECOVERED_* for what the disk holds, NODE_EVENT_START, and then, as
  *     NODE_ACTION_REPLAY asks, NODE_EVENT_REPLAYED for each entry. The node is ready for requests
  * at NODE_ACTION_READY.
  *  3. Carry out actions when they are emitted, or keep copies: what they point to lives until the
@@ -46,6 +47,7 @@ struct node_config {
     uint64_t incarnation; /* a number that no start of this node had before: random, not 0 */
     uint8_t boot_id[BOOT_ID_BYTES];
     uint32_t ttl_ms;
+    uint32_t ttl_min_ms; /* that a lock may have */
     uint32_t op_timeout_ms;
     char version[32];
 };
@@ -67,7 +69,7 @@ enum node_op {
     NODE_OP_OPEN,        /* inode, open -> OPENED */
     NODE_OP_READ,        /* inode, handle, read, ancestors -> DATA */
     NODE_OP_WRITE,       /* inode, handle, write -> WRITTEN */
-    NODE_OP_FLUSH,       /* inode, handle -> DONE */
+    NODE_OP_FLUSH,       /* inode, handle, fcntl.owner -> DONE */
     NODE_OP_FSYNC,       /* inode, handle -> DONE */
     NODE_OP_RELEASE,     /* inode, handle -> DONE, in the same step */
     NODE_OP_OPENDIR,     /* inode -> OPENED */
@@ -75,11 +77,12 @@ enum node_op {
     NODE_OP_RELEASEDIR,  /* inode, handle -> DONE */
     NODE_OP_STATFS,      /* -> STATFS */
     NODE_OP_FLOCK,       /* inode, handle, flock -> DONE */
-    NODE_OP_SETLK,       /* inode, handle -> DONE */
-    NODE_OP_GETLK,       /* inode, handle -> DONE */
+    NODE_OP_SETLK,       /* inode, handle, fcntl -> DONE */
+    NODE_OP_GETLK,       /* inode, handle, fcntl -> LOCK */
     NODE_OP_IOC_TOKEN,   /* inode, handle -> NUMBER */
     NODE_OP_IOC_LEASE,   /* inode, handle -> NUMBER */
     NODE_OP_IOC_ON_LOSS, /* inode, handle, signal -> DONE */
+    NODE_OP_IOC_FORCE,   /* inode, handle, force -> DONE */
     NODE_OP_POLL,        /* inode, handle -> NUMBER: 1 where the claim was lost, else 0 */
 };
 
@@ -106,6 +109,9 @@ struct node_request {
     struct process process; /* the caller's process, not its thread */
     uint32_t uid;
     uint32_t gid;
+    /* FLOCK, SETLK: the caller's groups beside `gid`, where node_wants_groups(). */
+    const uint32_t *groups;
+    size_t groups_count;
     uint64_t inode;
     struct span name;
     uint64_t handle;
@@ -141,8 +147,17 @@ struct node_request {
             bool wait;
         } flock;
         struct {
+            enum node_flock how;
+            bool wait;
+            bool whole_file; /* from the start to the end, wherever that will be */
+            uint64_t owner;
+        } fcntl;
+        struct {
             int32_t number;
         } signal;
+        struct {
+            uint64_t token; /* 0: every claim on the file */
+        } force;
         struct {
             uint64_t inode; /* the new name's lock */
             struct span name;
@@ -152,11 +167,13 @@ struct node_request {
 
 enum node_event_type {
     NODE_EVENT_RECOVERED_STATE = 1,
+    NODE_EVENT_RECOVERED_SNAPSHOT, /* all of it was restored; before any entry */
     NODE_EVENT_RECOVERED_ENTRY,
     NODE_EVENT_START,
     NODE_EVENT_REPLAYED,
     NODE_EVENT_PERSISTED,
     NODE_EVENT_PERSIST_FAILED,
+    NODE_EVENT_COMPACTED, /* a snapshot up to an index is durable: entries up to it may be gone */
     NODE_EVENT_REQUEST,
     NODE_EVENT_INTERRUPT, /* the caller of a slot wants no answer any more; void when answered */
     NODE_EVENT_FORGET,    /* the kernel drops `count` references to an inode */
@@ -178,6 +195,10 @@ struct node_event {
         struct {
             uint64_t index;
             uint64_t term;
+        } recovered_snapshot;
+        struct {
+            uint64_t index;
+            uint64_t term;
         } recovered_entry;
         struct {
             uint64_t index;
@@ -187,6 +208,9 @@ struct node_event {
         struct {
             uint64_t write;
         } persisted;
+        struct {
+            uint64_t index;
+        } compacted;
         struct node_request request;
         struct {
             uint32_t slot;
@@ -236,6 +260,7 @@ enum node_reply_type {
     NODE_REPLY_DIRENTS, /* dirents, dirents_count: 0 at the end */
     NODE_REPLY_STATFS,  /* statfs */
     NODE_REPLY_NUMBER,  /* number */
+    NODE_REPLY_LOCK,    /* number: an enum node_flock, UNLOCK: nothing is in the way; pid */
 };
 
 struct node_statfs {
@@ -252,6 +277,7 @@ struct node_reply {
     uint64_t inode;
     uint64_t handle;
     uint64_t number;
+    uint32_t pid;            /* 0: of another node */
     bool no_flush;           /* nobody needs FLUSH on this handle */
     uint32_t entry_valid_ms; /* for which the kernel may trust the name */
     uint32_t attr_valid_ms;  /* for which the kernel may trust the attributes */
@@ -269,6 +295,8 @@ enum node_notice_type {
     NODE_NOTICE_LOST_BY_RESTART, /* a claim of the last incarnation, its process lives */
     NODE_NOTICE_STALLED,         /* no commit within the operation timeout */
     NODE_NOTICE_LOG_FULL,        /* no room on the disk: new work is refused */
+    NODE_NOTICE_FORCED,          /* `process` revoked the claim of `holder` */
+    NODE_NOTICE_SHORT_CLAIM,     /* `process` closed a claim at once: wrong, if it still runs */
     NODE_NOTICE_NOT_YET,         /* `process` asked for fcntl locks, which are not there yet */
 };
 
@@ -289,6 +317,7 @@ enum node_action_type {
     NODE_ACTION_LOST,   /* the claim of `handle` was lost: wake its pollers */
     NODE_ACTION_SIGNAL, /* send `number` to `process`, if it is still the same one */
     NODE_ACTION_TIMER,  /* send TIMER at `at_ms` (BOOTTIME); replaces the earlier one; 0: none */
+    NODE_ACTION_WATCH,  /* send PROCESS_ENDED when `process` has ended, or if it has */
     NODE_ACTION_NOTICE,
     NODE_ACTION_DRAINED, /* after DRAIN: no claim of this node is left */
     NODE_ACTION_FAILED,  /* this node can do nothing any more: `reason`, a static text */
@@ -324,6 +353,7 @@ struct node_action {
         struct {
             uint64_t at_ms;
         } timer;
+        struct process watch;
         struct node_notice notice;
         struct {
             const char *reason;
@@ -342,17 +372,54 @@ struct node *node_init(void *memory, const struct node_limits *limits,
 /* The one entry point. Actions are emitted to `sink`, in the order in which they must happen. */
 void node_step(struct node *node, const struct node_event *event, node_sink *sink, void *context);
 
+/* Whether it hangs on the groups of such a caller if it may claim this file. */
+bool node_wants_groups(const struct node *node, uint64_t inode, uint32_t uid, uint32_t gid);
+
 /* Whether a READ of this inode wants the caller's ancestors. Before such a READ, every process that
  * node_lost_process() names is looked at, and reported as PROCESS_ENDED where it lives no more. */
 bool node_reads_token(const struct node *node, uint64_t inode);
 bool node_lost_process(const struct node *node, uint64_t inode, size_t n,
                        struct process *ret_process);
 
+/* All such processes of the node, one after another; `cursor` is 0 at first. The caller looks at
+ * them once when the node is ready. */
+bool node_next_lost_process(const struct node *node, uint32_t *cursor, struct process *ret_process);
+
 /* Bytes of the log that must stay free for giving back what is held and under way. */
 uint64_t node_log_reserve(const struct node *node);
 
 /* Claims that this node's handles hold, as the applied state knows them. */
 uint32_t node_claims_held(const struct node *node);
+
+/* Snapshots: what the entries up to the applied one led to, as a sequence of records. */
+
+/* The last entry that was applied, and its term; 0, 0 where there is none. */
+void node_get_applied(const struct node *node, uint64_t *ret_index, uint64_t *ret_term);
+
+/* Where a walk over the records is. All zeros at first. */
+struct node_cursor {
+    struct lock_table_cursor table;
+    uint32_t part;
+    uint32_t slot;
+};
+
+/* Encodes the next record into `buffer`, which has LIMIT_SNAPSHOT_RECORD_BYTES, and returns its
+ * length, 0 at the end. No step between. It calls nothing that a child of fork() must not call. */
+size_t node_save(const struct node *node, struct node_cursor *cursor, char *buffer);
+
+/* What a restoration has learnt. All zeros at first. */
+struct node_restoring {
+    struct lock_table_restoring table;
+    bool has_node;
+    bool same_boot;
+    uint32_t lost_processes; /* that are to come */
+};
+
+/* Takes the next record into a node that nothing has happened to yet. False where it makes no
+ * sense, or finds no room: the node is then of no more use. */
+bool node_restore(struct node *node, struct node_restoring *restoring, struct span record);
+/* After the last one: whether nothing is missing. */
+bool node_is_restored(const struct node *node, const struct node_restoring *restoring);
 
 const struct lock_table *node_table(const struct node *node);
 

@@ -1,188 +1,9 @@
-/* Open files: how they are opened, become claims, are read and written, lose claims, and close. */
+/* What callers ask of open files: to open, read, write, lock, and tell. */
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
 
 #include "node_internal.h"
-
-static const size_t in_inode = offsetof(struct handle, in_inode);
-
-struct handle *node__handle(const struct node *node, uint64_t number)
-{
-    uint32_t slot = (uint32_t)number;
-    if (!slot || slot > node->handles.touched)
-        return NULL;
-    struct handle *handle = node__handle_at(node, slot);
-    return handle->type && handle->number == number ? handle : NULL;
-}
-
-struct handle *node__handle_open(struct node *node, enum handle_type type, uint32_t inode,
-                                 const struct process *opener)
-{
-    if (node->handles_open == node->limits.handles)
-        return NULL;
-    uint32_t reader = 0;
-    if (type == HANDLE_CONTROL && !(reader = slab_take(&node->readers)))
-        return NULL;
-    uint32_t slot = slab_take(&node->handles);
-    if (!slot) {
-        if (reader)
-            slab_give(&node->readers, reader);
-        return NULL;
-    }
-    struct handle *handle = node__handle_at(node, slot);
-    handle->number = (uint64_t)++node->generation << 32 | slot;
-    handle->type = type;
-    handle->inode = inode;
-    handle->reader = reader;
-    handle->opener = *opener;
-    node->handles_open++;
-    tree_pin(&node->tree, inode);
-    return handle;
-}
-
-/* The list of its lock's inode, where handles are that hold or lost a claim. */
-static struct list *claimants(const struct node *node, const struct handle *handle)
-{
-    uint32_t parent = tree_at(&node->tree, handle->inode)->parent;
-    return &tree_at(&node->tree, parent)->claimants;
-}
-
-static uint32_t slot_of(const struct handle *handle)
-{
-    return (uint32_t)handle->number;
-}
-
-static bool holds(const struct handle *handle)
-{
-    return handle->create_token || handle->flock_token;
-}
-
-static bool is_claimant(const struct handle *handle)
-{
-    return !handle->closed && (holds(handle) || handle->lost);
-}
-
-void node__handle_drop_unused(struct node *node, struct handle *handle)
-{
-    if (!handle->closed || handle->claims || handle->waits || handle->commands)
-        return;
-    if (handle->reader)
-        slab_give(&node->readers, handle->reader);
-    uint32_t inode = handle->inode;
-    handle->type = 0;
-    slab_give(&node->handles, slot_of(handle));
-    tree_unpin(&node->tree, inode);
-}
-
-void node__handle_abandon(struct node *node, struct handle *handle)
-{
-    assert(!handle->closed && !is_claimant(handle));
-    handle->closed = true;
-    node->handles_open--;
-}
-
-void node__handle_close(struct node *node, struct handle *handle)
-{
-    if (is_claimant(handle))
-        list_remove(&node->handles, in_inode, claimants(node, handle), slot_of(handle));
-    /* For this node the claims are gone at once (DESIGN C7). */
-    tree_at(&node->tree, handle->inode)->gone_claims +=
-        (handle->create_token != 0) + (handle->flock_token != 0);
-    handle->create_token = handle->flock_token = handle->token = 0;
-    handle->lost = false;
-    node__handle_abandon(node, handle);
-
-    if (handle->claims || handle->waits || handle->commands) {
-        struct command command = {.type = COMMAND_RELEASE, .handle = handle->number};
-        if (node__propose(node, &command, true) == 0)
-            handle->commands++;
-        else
-            node__fail(node, "no room in the log for a release");
-    }
-    node__handle_drop_unused(node, handle);
-}
-
-void node__handle_granted(struct node *node, struct handle *handle, enum claim_kind kind,
-                          uint64_t token, bool known)
-{
-    node->claims_held++;
-    handle->claims++;
-    if (!known || handle->closed) {
-        tree_at(&node->tree, handle->inode)->gone_claims++;
-        return;
-    }
-    bool was_claimant = is_claimant(handle);
-    *(kind == CLAIM_CREATE ? &handle->create_token : &handle->flock_token) = token;
-    handle->token = token;
-    if (!was_claimant)
-        list_append(&node->handles, in_inode, claimants(node, handle), slot_of(handle));
-}
-
-static void path_add(const struct node *node, uint64_t lock, struct text *path)
-{
-    struct lock_view view;
-    if (lock == LOCK_TABLE_ROOT || !lock_table_get_lock(node->table, lock, &view))
-        return;
-    path_add(node, view.parent, path); /* LIMIT_DEPTH deep at most */
-    text_add(path, (struct span){view.name, view.name_len});
-    text_string(path, "/");
-}
-
-/* The path of a file, for people; in node->data. */
-static struct span path_of(struct node *node, const struct inode *inode)
-{
-    struct text path = {.data = node->data, .size = NODE_DATA_BYTES};
-    char name[LIMIT_NAME_BYTES];
-    path_add(node, inode->lock, &path);
-    text_add(&path, tree_name(&node->tree, inode, name));
-    return (struct span){path.data, path.len};
-}
-
-/* An unlink ended the claim of an open handle. */
-static void handle_unlinked(struct node *node, struct handle *handle, uint64_t token)
-{
-    struct node_action wake = {.type = NODE_ACTION_LOST, .lost = {handle->number}};
-    node__emit(node, &wake);
-    if (node__same_process(&handle->opener, &node->unlinker)) {
-        handle->unlinked = true;
-        return;
-    }
-    handle->lost = true;
-    struct node_action notice = {
-        .type = NODE_ACTION_NOTICE,
-        .notice = {.type = NODE_NOTICE_UNLINKED,
-                   .token = token,
-                   .process = node->unlinker,
-                   .holder = handle->opener,
-                   .path = path_of(node, tree_at(&node->tree, handle->inode))}};
-    node__emit(node, &notice);
-    if (handle->on_loss_signal) {
-        struct node_action signal = {.type = NODE_ACTION_SIGNAL,
-                                     .signal = {handle->on_loss, handle->on_loss_signal}};
-        node__emit(node, &signal);
-    }
-}
-
-void node__handle_ended(struct node *node, struct handle *handle, const struct effect *effect)
-{
-    node->claims_held--;
-    handle->claims--;
-    bool created = effect->kind == CLAIM_CREATE;
-    uint64_t *token = created ? &handle->create_token : &handle->flock_token;
-    if (handle->closed || *token != effect->token) {
-        tree_at(&node->tree, handle->inode)->gone_claims--;
-        return;
-    }
-    bool was_claimant = is_claimant(handle);
-    *token = 0;
-    if (effect->cause == CAUSE_UNLINKED && created)
-        handle_unlinked(node, handle, effect->token);
-    if (!holds(handle) && !handle->lost)
-        handle->token = 0;
-    if (was_claimant && !is_claimant(handle))
-        list_remove(&node->handles, in_inode, claimants(node, handle), slot_of(handle));
-}
 
 /* The inode of a file in a lock, made where the kernel does not know it yet. 0: no room. */
 static uint32_t make_file(struct node *node, uint64_t lock, struct span name)
@@ -205,18 +26,32 @@ static void create_plain(struct node *node, const struct node_request *request,
     node__reply(node, &reply);
 }
 
+/* Whether the lock and the name let anybody claim: 0 or a negative errno. */
+static int check_create(const struct node *node, const struct node_request *request,
+                        const struct inode *parent, struct lock_view *ret_lock)
+{
+    if (!parent || parent->parent || !lock_table_get_lock(node->table, parent->lock, ret_lock))
+        return -ESTALE;
+    int error = names_check(node__place(request->inode), ret_lock->limit != 0, request->name);
+    if (error)
+        return error;
+    if (lock_table_find(node->table, ret_lock->id, request->name))
+        return -EEXIST;
+    if (!request->open.exclusive)
+        return 0;
+    if (node->draining)
+        return -ENOLCK;
+    /* A process that cannot be watched: it is outside of our pid namespace. */
+    if (ret_lock->release == RELEASE_EXIT && !request->process.pid)
+        return -EOPNOTSUPP;
+    return node__is_taken(node, ret_lock->id, request->name, CLAIM_EXCLUSIVE) ? -EEXIST : 0;
+}
+
 void node__create(struct node *node, const struct node_request *request)
 {
     const struct inode *parent = tree_inode(&node->tree, request->inode);
     struct lock_view lock;
-    int error = 0;
-    if (!parent || parent->parent || !lock_table_get_lock(node->table, parent->lock, &lock))
-        error = -ESTALE;
-    else if (!(error = names_check(node__place(request->inode), lock.limit != 0, request->name)) &&
-             lock_table_find(node->table, lock.id, request->name))
-        error = -EEXIST;
-    else if (!error && node->draining && request->open.exclusive)
-        error = -ENOLCK;
+    int error = check_create(node, request, parent, &lock);
     uint32_t inode = error ? 0 : make_file(node, lock.id, request->name);
     struct handle *handle =
         inode ? node__handle_open(node, HANDLE_FILE, inode, &request->process) : NULL;
@@ -244,7 +79,7 @@ void node__create(struct node *node, const struct node_request *request)
         .uid = request->uid,
         .gid = request->gid,
     };
-    if (node__submit(node, request, &command, handle->number)) {
+    if (node__submit(node, request, &command, handle->number, false)) {
         handle->commands++;
     } else {
         node__handle_abandon(node, handle);
@@ -252,7 +87,7 @@ void node__create(struct node *node, const struct node_request *request)
     }
 }
 
-void node__create_applied(struct node *node, uint32_t slot, const struct command_result *result)
+void node__create_applied(struct node *node, uint32_t slot, int error)
 {
     struct request request = *node__request_at(node, slot);
     node__finish(node, slot);
@@ -263,10 +98,11 @@ void node__create_applied(struct node *node, uint32_t slot, const struct command
                                .handle = request.handle,
                                .no_flush = true,
                                .attr_valid_ms = NODE_CREATE_ATTR_VALID_MS};
-    int error = result->error ? result->error : node__attr(node, reply.inode, &reply.attr);
-    if (error) {
+    if (!error) {
+        error = node__attr(node, reply.inode, &reply.attr);
+        assert(!error); /* its lock has a claim */
+    } else {
         /* Dropped by the caller, when this command is counted as applied. */
-        assert(result->error);
         node__handle_abandon(node, handle);
         node__reply_error(node, slot, error);
         return;
@@ -286,12 +122,10 @@ void node__open(struct node *node, const struct node_request *request)
         return;
     }
     if (directory && request->open.exclusive) {
-        struct text path = {.data = node->data, .size = NODE_DATA_BYTES};
-        path_add(node, inode->lock, &path);
-        struct node_action notice = {.type = NODE_ACTION_NOTICE,
-                                     .notice = {.type = NODE_NOTICE_DIRECTORY_LOCK,
-                                                .process = request->process,
-                                                .path = {path.data, path.len}}};
+        struct node_action notice = {
+            .type = NODE_ACTION_NOTICE,
+            .notice = {.type = NODE_NOTICE_DIRECTORY_LOCK, .process = request->process}};
+        notice.notice.path = node__path(node, inode->lock, (struct span){NULL, 0});
         node__emit(node, &notice);
         node__reply_error(node, request->slot, -EOPNOTSUPP);
         return;
@@ -347,6 +181,22 @@ void node__read(struct node *node, const struct node_request *request)
                                            .data = {node->data, len}});
 }
 
+uint64_t node__writes_for(const struct node *node, const struct handle *handle)
+{
+    if (handle->type != HANDLE_FILE)
+        return 0;
+    if (node__handle_holds(handle))
+        return handle->number;
+    const struct inode *inode = tree_at(&node->tree, handle->inode);
+    char buffer[LIMIT_NAME_BYTES];
+    struct file_view file;
+    bool visible =
+        node__visible_file(node, inode->lock, tree_name(&node->tree, inode, buffer), &file);
+    bool lasts = visible && file.create_token && file.create_node == node->config.id &&
+                 file.release == RELEASE_EXIT;
+    return lasts ? file.create_handle : 0;
+}
+
 void node__write(struct node *node, const struct node_request *request)
 {
     struct handle *handle = live_handle(node, request);
@@ -357,7 +207,8 @@ void node__write(struct node *node, const struct node_request *request)
         return;
     }
     int error = 0;
-    if (handle->type != HANDLE_FILE || !holds(handle))
+    uint64_t holder = node__writes_for(node, handle);
+    if (!holder)
         error = -EPERM;
     else if (request->write.data.len > LIMIT_CONTENT_BYTES)
         error = -EFBIG;
@@ -367,12 +218,12 @@ void node__write(struct node *node, const struct node_request *request)
     }
     struct command command = {
         .type = COMMAND_WRITE,
-        .handle = handle->number,
+        .handle = holder,
         .offset = request->write.offset,
         .append = request->write.append,
         .data = request->write.data,
     };
-    struct request *submitted = node__submit(node, request, &command, handle->number);
+    struct request *submitted = node__submit(node, request, &command, handle->number, false);
     if (submitted)
         submitted->number = request->write.data.len;
 }
@@ -385,57 +236,226 @@ void node__release(struct node *node, const struct node_request *request)
     node__reply_done(node, request->slot);
 }
 
-void node__flock(struct node *node, const struct node_request *request)
+/* Write permission on a lock is the right to claim (DESIGN A4). The kernel asks for it when a file
+ * is made; who has opened a file of somebody else's claim must be asked here. */
+static bool may_claim(const struct lock_view *lock, const struct node_request *request)
 {
-    struct handle *handle = live_handle(node, request);
-    if (!handle)
-        return;
-    bool unlock = request->flock.how == NODE_FLOCK_UNLOCK;
-    if (handle->type != HANDLE_FILE) {
-        node__reply_error(node, request->slot, -EOPNOTSUPP);
-        return;
-    }
-    if (unlock && !handle->flock_token && !handle->commands) {
-        node__reply_done(node, request->slot);
-        return;
-    }
-    if (!unlock && node->draining) {
-        node__reply_error(node, request->slot, -ENOLCK);
-        return;
-    }
-    if (unlock && request->slot == NODE_NO_SLOT) {
-        struct command command = {.type = COMMAND_UNLOCK, .handle = handle->number};
-        if (node__propose(node, &command, true) == 0)
-            handle->commands++;
-        else
-            node__fail(node, "no room in the log for a release");
-        return;
-    }
+    if (request->uid == 0)
+        return true;
+    if (request->uid == lock->uid)
+        return lock->mode & 0200;
+    bool member = request->gid == lock->gid;
+    for (size_t i = 0; i < request->groups_count && !member; i++)
+        member = request->groups[i] == lock->gid;
+    return lock->mode & (member ? 0020 : 0002);
+}
 
-    const struct inode *inode = tree_at(&node->tree, handle->inode);
+bool node_wants_groups(const struct node *node, uint64_t number, uint32_t uid, uint32_t gid)
+{
+    const struct inode *inode = tree_inode(&node->tree, number);
+    struct lock_view lock;
+    if (!inode || !inode->parent || !lock_table_get_lock(node->table, inode->lock, &lock))
+        return false;
+    bool same = !(lock.mode & 0020) == !(lock.mode & 0002);
+    return uid != 0 && uid != lock.uid && gid != lock.gid && !same;
+}
+
+/* Asks for a flock or fcntl claim, or gives one back. */
+static void lock_file(struct node *node, const struct node_request *request, struct handle *handle,
+                      enum claim_kind kind, enum node_flock how, bool wait, uint64_t owner)
+{
+    bool unlock = how == NODE_FLOCK_UNLOCK;
+    struct inode *inode = tree_at(&node->tree, handle->inode);
     char name[LIMIT_NAME_BYTES];
     struct command command = {
         .type = unlock ? COMMAND_UNLOCK : COMMAND_ACQUIRE,
-        .lock = unlock ? 0 : inode->lock,
-        .name = unlock ? (struct span){NULL, 0} : tree_name(&node->tree, inode, name),
+        .lock = inode->lock,
+        .name = tree_name(&node->tree, inode, name),
         .handle = handle->number,
-        .kind = unlock ? 0 : CLAIM_FLOCK,
-        .claim_mode = unlock                                    ? 0
-                      : request->flock.how == NODE_FLOCK_SHARED ? CLAIM_SHARED
-                                                                : CLAIM_EXCLUSIVE,
-        .wait = !unlock && request->flock.wait,
-        .ttl_ms = unlock ? 0 : node->config.ttl_ms,
+        .kind = kind,
+        .claim_mode = how == NODE_FLOCK_SHARED ? CLAIM_SHARED : CLAIM_EXCLUSIVE,
+        .wait = !unlock && wait,
+        .owner = owner,
+        .ttl_ms = node->config.ttl_ms,
         .uid = request->uid,
     };
     if (!unlock) {
         command.process = request->process;
         handle->locker = request->process;
     }
-    struct request *submitted = node__submit(node, request, &command, handle->number);
-    if (submitted) {
-        submitted->number = request->flock.how;
-        handle->commands++;
+    struct lock_view lock;
+    /* A command under way was allowed. */
+    bool new_claim = !unlock && !handle->claims && !handle->commands;
+    if (new_claim && lock_table_get_lock(node->table, inode->lock, &lock) &&
+        !may_claim(&lock, request)) {
+        node__reply_error(node, request->slot, -EACCES);
+        return;
     }
+    if (kind == CLAIM_FLOCK && !unlock && !wait && !handle->claims && !handle->commands &&
+        node__is_taken(node, inode->lock, command.name, command.claim_mode)) {
+        node__reply_error(node, request->slot, -EWOULDBLOCK);
+        return;
+    }
+    /* Room for one unlock is reserved with the claim; more of them at once are work like any. */
+    bool gives_back = unlock && !(kind == CLAIM_FCNTL ? inode->fcntl_unlocks : handle->unlocks);
+    if (unlock && request->slot == NODE_NO_SLOT) {
+        if (node__propose(node, &command, gives_back)) {
+            /* Without room for a second unlock at once the claim lasts until its handle is closed.
+             */
+            if (gives_back)
+                node__fail(node, "no room in the log for a release");
+            return;
+        }
+    } else {
+        struct request *submitted =
+            node__submit(node, request, &command, handle->number, gives_back);
+        if (!submitted)
+            return;
+        submitted->number = how;
+        submitted->owner = owner;
+        submitted->uid = request->uid;
+        submitted->wait = wait;
+    }
+    handle->commands++;
+    if (kind == CLAIM_FCNTL && unlock) {
+        node__fcntl_unlocks(node, handle->inode, 1);
+    } else if (kind == CLAIM_FCNTL) {
+        inode->fcntl_requests++;
+        node->fcntl_requests++;
+    } else if (unlock) {
+        handle->unlocks++;
+    }
+}
+
+void node__ask_again(struct node *node, uint32_t slot)
+{
+    struct request given_up = *node__request_at(node, slot);
+    struct handle *handle = node__handle(node, given_up.handle);
+    node__finish(node, slot);
+    struct node_request request = {.slot = slot,
+                                   .op = given_up.op,
+                                   .process = given_up.process,
+                                   .uid = given_up.uid,
+                                   .inode = given_up.inode,
+                                   .handle = given_up.handle};
+    lock_file(node, &request, handle, given_up.op == NODE_OP_FLOCK ? CLAIM_FLOCK : CLAIM_FCNTL,
+              (enum node_flock)given_up.number, given_up.wait, given_up.owner);
+}
+
+void node__flock(struct node *node, const struct node_request *request)
+{
+    struct handle *handle = live_handle(node, request);
+    if (!handle)
+        return;
+    bool unlock = request->flock.how == NODE_FLOCK_UNLOCK;
+    if (handle->type != HANDLE_FILE)
+        node__reply_error(node, request->slot, -EOPNOTSUPP);
+    else if (unlock && !handle->flock_token && !handle->commands)
+        node__reply_done(node, request->slot);
+    else if (!unlock && node->draining)
+        node__reply_error(node, request->slot, -ENOLCK);
+    else
+        lock_file(node, request, handle, CLAIM_FLOCK, request->flock.how, request->flock.wait, 0);
+}
+
+/* Byte ranges other than the whole file are not there yet; a semaphore will never have them. */
+static int range_error(const struct node *node, const struct handle *handle)
+{
+    struct lock_view lock;
+    uint64_t id = tree_at(&node->tree, handle->inode)->lock;
+    return lock_table_get_lock(node->table, id, &lock) && lock.limit > 1 ? -EINVAL : -EOPNOTSUPP;
+}
+
+static void notice_not_yet(struct node *node, const struct node_request *request)
+{
+    struct node_action notice = {
+        .type = NODE_ACTION_NOTICE,
+        .notice = {.type = NODE_NOTICE_NOT_YET, .process = request->process}};
+    node__emit(node, &notice);
+}
+
+void node__setlk(struct node *node, const struct node_request *request)
+{
+    struct handle *handle = live_handle(node, request);
+    if (!handle)
+        return;
+    bool unlock = request->fcntl.how == NODE_FLOCK_UNLOCK;
+    bool holds = node__fcntl(node, handle->inode, request->fcntl.owner) ||
+                 tree_at(&node->tree, handle->inode)->fcntl_requests;
+    int error = 0;
+    if (handle->type != HANDLE_FILE)
+        error = -EOPNOTSUPP;
+    else if (unlock && !holds)
+        node__reply_done(node, request->slot);
+    else if (!request->fcntl.whole_file)
+        error = range_error(node, handle);
+    else if (!unlock && (node->draining || node->fcntl_records.used + node->fcntl_requests >=
+                                               node->fcntl_records.capacity))
+        error = -ENOLCK;
+    else
+        lock_file(node, request, handle, CLAIM_FCNTL, request->fcntl.how, request->fcntl.wait,
+                  request->fcntl.owner);
+    if (error == -EOPNOTSUPP)
+        notice_not_yet(node, request);
+    if (error)
+        node__reply_error(node, request->slot, error);
+}
+
+void node__getlk(struct node *node, const struct node_request *request)
+{
+    struct handle *handle = live_handle(node, request);
+    if (!handle)
+        return;
+    int error = handle->type != HANDLE_FILE  ? -EOPNOTSUPP
+                : !request->fcntl.whole_file ? range_error(node, handle)
+                                             : 0;
+    if (error) {
+        node__reply_error(node, request->slot, error);
+        return;
+    }
+    const struct inode *inode = tree_at(&node->tree, handle->inode);
+    char buffer[LIMIT_NAME_BYTES];
+    struct span name = tree_name(&node->tree, inode, buffer);
+    enum claim_mode mode = request->fcntl.how == NODE_FLOCK_SHARED ? CLAIM_SHARED : CLAIM_EXCLUSIVE;
+    struct node_reply reply = {
+        .slot = request->slot, .type = NODE_REPLY_LOCK, .number = NODE_FLOCK_UNLOCK};
+    struct claim_view claim = {0};
+    while (lock_table_get_obstacle(node->table, inode->lock, name, claim.token, node->config.id,
+                                   handle->number, request->fcntl.owner, mode, &claim)) {
+        if (!node__visible_claim(node, &claim))
+            continue;
+        reply.number = claim.claim_mode == CLAIM_SHARED ? NODE_FLOCK_SHARED : NODE_FLOCK_EXCLUSIVE;
+        reply.pid = claim.node == node->config.id ? claim.process.pid : 0;
+        break;
+    }
+    node__reply(node, &reply);
+}
+
+/* Revokes what holds a file: for root, and for the owner of the lock. */
+static void force(struct node *node, const struct node_request *request,
+                  const struct handle *handle)
+{
+    const struct inode *inode = tree_at(&node->tree, handle->inode);
+    struct lock_view lock;
+    int error = 0;
+    if (handle->type != HANDLE_FILE)
+        error = -EOPNOTSUPP;
+    else if (!lock_table_get_lock(node->table, inode->lock, &lock))
+        error = -ESTALE;
+    else if (request->uid != 0 && request->uid != lock.uid)
+        error = -EPERM;
+    if (error) {
+        node__reply_error(node, request->slot, error);
+        return;
+    }
+    char name[LIMIT_NAME_BYTES];
+    struct command command = {
+        .type = COMMAND_FORCE,
+        .lock = lock.id,
+        .name = tree_name(&node->tree, inode, name),
+        .token = request->force.token,
+    };
+    node__submit(node, request, &command, 0, request->uid == 0);
 }
 
 void node__ioctl(struct node *node, const struct node_request *request)
@@ -443,6 +463,10 @@ void node__ioctl(struct node *node, const struct node_request *request)
     struct handle *handle = live_handle(node, request);
     if (!handle)
         return;
+    if (request->op == NODE_OP_IOC_FORCE) {
+        force(node, request, handle);
+        return;
+    }
     if (request->op == NODE_OP_IOC_ON_LOSS) {
         int32_t signal = request->signal.number;
         if (signal < 0 || signal > 64) {
@@ -458,8 +482,7 @@ void node__ioctl(struct node *node, const struct node_request *request)
         node__reply_error(node, request->slot, -ENODATA);
         return;
     }
-    uint64_t number =
-        request->op == NODE_OP_IOC_TOKEN ? handle->token : (uint64_t)node->config.ttl_ms;
+    uint64_t number = request->op == NODE_OP_IOC_TOKEN ? handle->token : (uint64_t)handle->ttl_ms;
     node__reply(node, &(struct node_reply){
                           .slot = request->slot, .type = NODE_REPLY_NUMBER, .number = number});
 }

@@ -23,19 +23,42 @@ struct handle {
     enum control control;  /* of HANDLE_CONTROL, and of .lockfs */
     uint32_t reader;       /* of HANDLE_CONTROL */
     bool closed;           /* by its caller, or its caller never got it */
+    bool detached;         /* by its caller, but its claim lives until its process ends */
     bool lost;             /* a claim of it ended against its will: ESTALE from now on */
     bool unlinked;         /* its own process unlinked its claim: ESTALE, but no loss */
     uint64_t create_token; /* the claims that its callers know of; 0: none */
     uint64_t flock_token;
-    uint64_t token;    /* the largest since it last held nothing */
-    uint32_t claims;   /* in the table */
-    uint32_t waits;    /* in the table */
-    uint32_t commands; /* of it, not yet applied */
+    struct list fcntl;         /* records of fcntl claims */
+    enum release_mode release; /* of the claim by creating */
+    uint32_t ttl_ms;           /* of the latest claim */
+    uint64_t granted_ms;       /* BOOTTIME of the latest claim */
+    uint64_t token;            /* the largest since it last held nothing */
+    uint32_t claims;           /* in the table */
+    uint32_t waits;            /* in the table */
+    uint32_t unlocks;          /* of these, UNLOCKs */
+    uint32_t commands;         /* of it, not yet applied */
     struct process opener;
     struct process locker;  /* who asked last for flock */
     struct process on_loss; /* who wants the signal */
     int32_t on_loss_signal; /* 0: nobody */
     struct link in_inode;   /* in the claimants of its lock's inode */
+};
+
+/* An fcntl claim that callers know of, through a handle but owned by whom the kernel names. */
+struct fcntl_record {
+    uint64_t token;
+    uint64_t owner;
+    uint64_t handle;
+    uint32_t inode;
+    struct chain by_owner;
+    struct link in_handle;
+};
+
+/* A delay of the table, timed by this node. */
+struct timed_delay {
+    uint64_t id;
+    uint64_t deadline_ms;
+    struct link links;
 };
 
 /* Reads a control file in pieces. */
@@ -62,7 +85,10 @@ struct request {
     uint64_t deadline_ms; /* 0: none */
     uint64_t inode;
     uint64_t handle;
-    uint64_t number; /* WRITE: the bytes */
+    uint64_t number; /* WRITE: the bytes; locks: an enum node_flock */
+    uint64_t owner;  /* of an fcntl request */
+    uint32_t uid;
+    bool wait;
     struct process process;
     uint64_t parent; /* MKDIR: the lock that it is made in, for its CANCEL */
     uint32_t name;   /* MKDIR: chunks of the tree */
@@ -84,6 +110,7 @@ struct lost_process {
     uint64_t token;
     struct process process;
     struct chain by_lock;
+    struct chain by_pid;
 };
 
 struct node {
@@ -99,6 +126,11 @@ struct node {
     struct list deadlines;
     struct slab lost_processes;
     struct index lost_by_lock;
+    struct index lost_by_pid;
+    struct slab fcntl_records;
+    struct index fcntl_by_owner;
+    struct slab delays;
+    struct list delays_timed;
     bool lost_overflow; /* more of them than could be kept */
 
     /* Entries proposed and not yet applied. */
@@ -121,8 +153,9 @@ struct node {
     bool draining;
     bool drained;
     bool failed;
-    uint32_t claims_held; /* of this node, in the table */
-    uint32_t acquires;    /* requests that may become a claim: proposed or waiting */
+    uint32_t claims_held;    /* of this node, in the table */
+    uint32_t fcntl_requests; /* under way */
+    uint32_t acquires;       /* requests that may become a claim: proposed or waiting */
     uint64_t timer_at_ms;
 
     /* Of the step under way. */
@@ -131,7 +164,7 @@ struct node {
     uint64_t log_room;
     node_sink *sink;
     void *context;
-    struct process unlinker; /* whose UNLINK is being applied; pid 0: unknown */
+    struct process ender; /* whose UNLINK or FORCE is being applied; pid 0: unknown */
 
     char encoded[LIMIT_COMMAND_BYTES];
     struct codec_storage storage;
@@ -184,7 +217,7 @@ void node__reply_error(struct node *node, uint32_t slot, int error);
 void node__reply_done(struct node *node, uint32_t slot);
 /* Proposes the request's command; answers an error at once. Returns the request, or NULL. */
 struct request *node__submit(struct node *node, const struct node_request *from,
-                             struct command *command, uint64_t handle);
+                             struct command *command, uint64_t handle, bool gives_back);
 void node__finish(struct node *node, uint32_t slot);
 void node__applied(struct node *node, const struct command *command,
                    const struct command_result *result);
@@ -193,8 +226,10 @@ void node__interrupt(struct node *node, uint32_t slot);
 void node__timer(struct node *node);
 void node__drain(struct node *node);
 void node__check_drained(struct node *node);
+/* Times the delays that the table has, or a new one. */
+void node__time_delays(struct node *node, uint64_t after);
 
-/* node_handles.c: open files. */
+/* node_claims.c: what open files hold, from the grant to the end. */
 struct handle *node__handle(const struct node *node, uint64_t number);
 /* NULL where there is no room. Pins the inode. */
 struct handle *node__handle_open(struct node *node, enum handle_type type, uint32_t inode,
@@ -204,16 +239,39 @@ void node__handle_abandon(struct node *node, struct handle *handle);
 /* The caller has it no more: gives back what it holds. */
 void node__handle_close(struct node *node, struct handle *handle);
 void node__handle_drop_unused(struct node *node, struct handle *handle);
-void node__handle_granted(struct node *node, struct handle *handle, enum claim_kind kind,
-                          uint64_t token, bool known);
+bool node__handle_holds(const struct handle *handle);
+/* The table has granted a claim; `known`: its caller learns of it. */
+void node__handle_granted(struct node *node, struct handle *handle, const struct effect *claim,
+                          bool known);
 void node__handle_ended(struct node *node, struct handle *handle, const struct effect *effect);
+/* Counts the fcntl unlocks of an inode that are under way. */
+void node__fcntl_unlocks(struct node *node, uint32_t slot, int change);
+/* A process closed a file: the fcntl claims that `owner` has on it end (POSIX). */
+void node__flush(struct node *node, const struct node_request *request);
+/* The fcntl claim of an owner on an inode, NULL where its callers know of none. */
+struct fcntl_record *node__fcntl(const struct node *node, uint32_t inode, uint64_t owner);
+void node__process_ended(struct node *node, const struct process *process);
+/* Whether nobody who holds nothing here can get it now, as far as this node's callers can tell:
+ * then a request that does not wait is refused without a command. */
+bool node__is_taken(const struct node *node, uint64_t lock, struct span name, enum claim_mode mode);
+/* Proposes a request for a claim once more, behind the CANCEL of what it found held. */
+void node__ask_again(struct node *node, uint32_t slot);
+/* The path of a file below the mount point, for people; in node->data. */
+struct span node__path(struct node *node, uint64_t lock, struct span name);
+
+/* node_handles.c: what callers ask of open files. */
 void node__create(struct node *node, const struct node_request *request);
-void node__create_applied(struct node *node, uint32_t slot, const struct command_result *result);
+void node__create_applied(struct node *node, uint32_t slot, int error);
 void node__open(struct node *node, const struct node_request *request);
 void node__read(struct node *node, const struct node_request *request);
 void node__write(struct node *node, const struct node_request *request);
+/* Whose claim a handle's writes go to: its own, or the one that lives until its process ends, which
+ * this node has on the name (DESIGN A2). 0: nobody's. */
+uint64_t node__writes_for(const struct node *node, const struct handle *handle);
 void node__release(struct node *node, const struct node_request *request);
 void node__flock(struct node *node, const struct node_request *request);
+void node__setlk(struct node *node, const struct node_request *request);
+void node__getlk(struct node *node, const struct node_request *request);
 void node__ioctl(struct node *node, const struct node_request *request);
 void node__poll(struct node *node, const struct node_request *request);
 
@@ -242,6 +300,9 @@ void node__reply_entry(struct node *node, uint32_t slot, uint64_t number, uint32
 void control__read(struct node *node, const struct node_request *request, struct handle *handle);
 void control__write(struct node *node, const struct node_request *request, struct handle *handle);
 uint32_t control__mode(enum control control, uint32_t lock_mode);
+/* A process has lost a claim for which it has no handle. */
+void control__lost_without_handle(struct node *node, uint64_t lock, uint64_t token,
+                                  const struct process *process);
 void control__lost_by_restart(struct node *node, const struct effect *effect);
 void control__process_ended(struct node *node, const struct process *process);
 

@@ -68,6 +68,7 @@ static void incarnation_applied(struct node *node, const struct command_result *
         node->ready = true;
         struct node_action action = {.type = NODE_ACTION_READY};
         node__emit(node, &action);
+        node__time_delays(node, 0);
     }
 }
 
@@ -82,12 +83,12 @@ static void apply(struct node *node, uint32_t entry_type, struct span data)
         return;
     }
     bool own = command.node == node->config.id && command.incarnation == node->incarnation;
-    node->unlinker = (struct process){0};
-    if (own && command.type == COMMAND_UNLINK) {
+    node->ender = (struct process){0};
+    if (own && (command.type == COMMAND_UNLINK || command.type == COMMAND_FORCE)) {
         uint32_t slot = index_first(&node->requests_by_seq, hash_number(command.seq));
         for (; slot; slot = index_next(&node->requests_by_seq, slot))
             if (node__request_at(node, slot - 1)->seq == command.seq)
-                node->unlinker = node__request_at(node, slot - 1)->process;
+                node->ender = node__request_at(node, slot - 1)->process;
     }
     struct command_result result = lock_table_apply(node->table, &command, node__effect, node);
     if (!own)

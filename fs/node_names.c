@@ -16,7 +16,13 @@ bool node__visible_claim(const struct node *node, const struct claim_view *view)
     if (view->node != node->config.id)
         return true;
     const struct handle *handle = node__handle(node, view->handle);
-    return handle && (handle->create_token == view->token || handle->flock_token == view->token);
+    if (!handle)
+        return false;
+    if (view->kind == CLAIM_FCNTL) {
+        const struct fcntl_record *record = node__fcntl(node, handle->inode, view->owner);
+        return record && record->token == view->token;
+    }
+    return handle->create_token == view->token || handle->flock_token == view->token;
 }
 
 bool node__visible_file(const struct node *node, uint64_t lock, struct span name,
@@ -57,7 +63,8 @@ static int file_attr(const struct node *node, const struct inode *inode, struct 
     *ret_attr = (struct node_attr){
         .ino = file_ino(inode->lock, name),
         .type = NODE_FILE,
-        .mode = 0666,
+        /* Who may open it may claim it: so who may write the lock, and nobody else. */
+        .mode = (lock.mode & 0222) | (lock.mode & 0222) << 1,
         .uid = lock.uid,
         .gid = lock.gid,
         .nlink = 1,
@@ -221,12 +228,12 @@ static void setattr_file(struct node *node, const struct node_request *request,
     }
     if (request->setattr.valid & NODE_SET_SIZE) {
         /* Only through a handle that has a claim: truncate(2) of a path has none. */
-        if (!handle || !(handle->create_token || handle->flock_token)) {
+        command.handle = handle ? node__writes_for(node, handle) : 0;
+        if (!command.handle) {
             node__reply_error(node, request->slot, -EPERM);
             return;
         }
         command.type = COMMAND_TRUNCATE;
-        command.handle = handle->number;
         command.offset = request->setattr.size;
     } else if (attributes) {
         if (!file.create_token) {
@@ -246,7 +253,7 @@ static void setattr_file(struct node *node, const struct node_request *request,
             node__reply_error(node, request->slot, -EPERM);
         return;
     }
-    node__submit(node, request, &command, request->handle);
+    node__submit(node, request, &command, request->handle, false);
 }
 
 void node__setattr(struct node *node, const struct node_request *request)
@@ -278,7 +285,7 @@ void node__setattr(struct node *node, const struct node_request *request)
         .uid = request->setattr.uid,
         .gid = request->setattr.gid,
     };
-    node__submit(node, request, &command, 0);
+    node__submit(node, request, &command, 0, false);
 }
 
 void node__mkdir(struct node *node, const struct node_request *request)
@@ -305,7 +312,7 @@ void node__mkdir(struct node *node, const struct node_request *request)
         .uid = request->uid,
         .gid = request->gid,
     };
-    struct request *submitted = node__submit(node, request, &command, 0);
+    struct request *submitted = node__submit(node, request, &command, 0, false);
     if (!submitted) {
         chunks_resize(&node->tree.chunks, &name, request->name.len, 0);
         return;
@@ -326,7 +333,7 @@ void node__rmdir(struct node *node, const struct node_request *request)
         return;
     }
     struct command command = {.type = COMMAND_RMDIR, .lock = lock.id, .name = request->name};
-    node__submit(node, request, &command, 0);
+    node__submit(node, request, &command, 0, false);
 }
 
 void node__unlink(struct node *node, const struct node_request *request)
@@ -358,7 +365,7 @@ void node__unlink(struct node *node, const struct node_request *request)
         .name = request->name,
         .token = file.create_token,
     };
-    node__submit(node, request, &command, 0);
+    node__submit(node, request, &command, 0, true);
 }
 
 void node__rename(struct node *node, const struct node_request *request)

@@ -35,29 +35,76 @@ static uint32_t request_slot(const struct node *node, uint64_t seq)
     return slot ? slot - 1 : NODE_NO_SLOT;
 }
 
-static void arm_timer(struct node *node)
+/* The next time at which something is due; 0: nothing is. */
+static uint64_t next_deadline(const struct node *node)
 {
     uint32_t head = node->deadlines.head;
-    if (!head || node->timer_at_ms)
+    uint64_t next = head ? node__request_at(node, head - 1)->deadline_ms : 0;
+    for (uint32_t slot = node->delays_timed.head; slot;) {
+        const struct timed_delay *delay = slab_at(&node->delays, slot);
+        if (!next || delay->deadline_ms < next)
+            next = delay->deadline_ms;
+        slot = delay->links.next;
+    }
+    return next;
+}
+
+/* A timer that is set for too early costs one step; setting it anew for each request costs more. */
+static void arm_timer(struct node *node)
+{
+    uint64_t next = next_deadline(node);
+    if (!next || (node->timer_at_ms && node->timer_at_ms <= next))
         return;
-    node->timer_at_ms = node__request_at(node, head - 1)->deadline_ms;
+    node->timer_at_ms = next;
     struct node_action action = {.type = NODE_ACTION_TIMER, .timer = {node->timer_at_ms}};
     node__emit(node, &action);
 }
 
+void node__time_delays(struct node *node, uint64_t after)
+{
+    struct delay_view view = {.id = after};
+    while (lock_table_next_delay(node->table, view.id, &view)) {
+        uint32_t slot = slab_take(&node->delays);
+        assert(slot); /* as many as the table can have */
+        struct timed_delay *delay = slab_at(&node->delays, slot);
+        delay->id = view.id;
+        delay->deadline_ms = node->now_ms + view.delay_ms;
+        list_append(&node->delays, offsetof(struct timed_delay, links), &node->delays_timed, slot);
+    }
+    arm_timer(node);
+}
+
+/* A delay that is over is ended by a command, so that it ends at one place in the log. */
+static void end_due_delays(struct node *node)
+{
+    for (uint32_t slot = node->delays_timed.head; slot;) {
+        struct timed_delay *delay = slab_at(&node->delays, slot);
+        uint32_t next = delay->links.next;
+        if (delay->deadline_ms <= node->now_ms) {
+            struct command command = {.type = COMMAND_END_DELAY, .target = delay->id};
+            if (node__propose(node, &command, true))
+                node__fail(node, "no room in the log for the end of a delay");
+            list_remove(&node->delays, offsetof(struct timed_delay, links), &node->delays_timed,
+                        slot);
+            slab_give(&node->delays, slot);
+        }
+        slot = next;
+    }
+}
+
 static bool may_become_claim(const struct request *request)
 {
-    return request->op == NODE_OP_CREATE || request->op == NODE_OP_FLOCK ||
+    bool locks = request->op == NODE_OP_FLOCK || request->op == NODE_OP_SETLK;
+    return (locks && request->number != NODE_FLOCK_UNLOCK) || request->op == NODE_OP_CREATE ||
            request->op == NODE_OP_MKDIR;
 }
 
 struct request *node__submit(struct node *node, const struct node_request *from,
-                             struct command *command, uint64_t handle)
+                             struct command *command, uint64_t handle, bool gives_back)
 {
-    bool gives_back = command->type == COMMAND_UNLOCK || command->type == COMMAND_UNLINK;
     bool waits = command->type == COMMAND_ACQUIRE && command->wait;
     int error = 0;
-    if (node->stalled && !waits)
+    if (node->stalled && !waits && !gives_back)
         error = -ETIMEDOUT;
     else
         error = node__propose(node, command, gives_back);
@@ -140,8 +187,6 @@ void node__interrupt(struct node *node, uint32_t slot)
     /* What gains nothing is answered soon, by its commit or its deadline. */
     if (request->state == REQUEST_FREE || !may_become_claim(request))
         return;
-    if (request->op == NODE_OP_FLOCK && request->number == NODE_FLOCK_UNLOCK)
-        return;
     cancel(node, slot, -EINTR);
 }
 
@@ -159,31 +204,58 @@ void node__timer(struct node *node)
                                          .notice = {.type = NODE_NOTICE_STALLED}};
             node__emit(node, &notice);
         }
-        bool unlock = request->op == NODE_OP_FLOCK && request->number == NODE_FLOCK_UNLOCK;
-        if (may_become_claim(request) && !unlock) {
+        if (may_become_claim(request)) {
             cancel(node, head - 1, -ETIMEDOUT);
         } else {
             node__finish(node, head - 1);
             node__reply_error(node, head - 1, -ETIMEDOUT);
         }
     }
+    end_due_delays(node);
     arm_timer(node);
 }
 
-/* A claim of this node's, by its result or by the queue. The caller of `slot` learns of it; where
- * there is none any more, its CANCEL is on the way. */
-static void granted(struct node *node, uint32_t slot, uint64_t handle_number, enum claim_kind kind,
-                    uint64_t token)
+/* A request for an fcntl claim has its answer, or will get none. */
+static void count_fcntl(struct node *node, const struct handle *handle, enum claim_kind kind)
 {
-    struct handle *handle = node__handle(node, handle_number);
-    assert(handle); /* it lives until all its commands are applied */
-    node__handle_granted(node, handle, kind, token, slot != NODE_NO_SLOT);
+    if (kind != CLAIM_FCNTL)
+        return;
+    node->fcntl_requests--;
+    tree_at(&node->tree, handle->inode)->fcntl_requests--;
 }
 
-static void finish_flock(struct node *node, uint32_t slot)
+/* Whether callers know of the claim by which a request found held what it asked for. Where they do
+ * not, that claim was given up, and its CANCEL is on the way. */
+static bool is_known(const struct node *node, const struct handle *handle, enum claim_kind kind,
+                     uint64_t owner, uint64_t token)
 {
-    node__finish(node, slot);
-    node__reply_done(node, slot);
+    if (kind == CLAIM_FLOCK)
+        return handle->flock_token == token;
+    const struct fcntl_record *record = node__fcntl(node, handle->inode, owner);
+    return record && record->token == token;
+}
+
+/* A request for a claim has come to its end: granted, found held, or refused. */
+static void settle_request(struct node *node, struct handle *handle, uint32_t slot,
+                           const struct effect *claim, int error)
+{
+    node->acquires--;
+    count_fcntl(node, handle, claim->kind);
+    if (!error && !claim->again)
+        node__handle_granted(node, handle, claim, slot != NODE_NO_SLOT);
+    if (slot == NODE_NO_SLOT)
+        return;
+    if (claim->kind == CLAIM_CREATE) {
+        node__create_applied(node, slot, error);
+    } else if (claim->again && !is_known(node, handle, claim->kind, claim->owner, claim->token)) {
+        node__ask_again(node, slot);
+    } else {
+        node__finish(node, slot);
+        if (error)
+            node__reply_error(node, slot, error);
+        else
+            node__reply_done(node, slot);
+    }
 }
 
 static void acquire_applied(struct node *node, const struct command *command,
@@ -193,30 +265,22 @@ static void acquire_applied(struct node *node, const struct command *command,
     assert(handle);
     if (result->queued) {
         handle->waits++;
-        if (slot != NODE_NO_SLOT) {
-            node__request_at(node, slot)->state = REQUEST_WAITING;
-            stop_deadline(node, slot);
-            if (node->draining)
-                cancel(node, slot, -ENOLCK);
-        }
+        if (slot == NODE_NO_SLOT)
+            return;
+        node__request_at(node, slot)->state = REQUEST_WAITING;
+        stop_deadline(node, slot);
+        if (node->draining)
+            cancel(node, slot, -ENOLCK);
         return;
     }
-    node->acquires--;
-    /* Asking again for what one has changes nothing, and is no grant. */
-    bool again = !result->error && result->token == handle->flock_token;
-    if (!result->error && !again)
-        granted(node, slot, command->handle, command->kind, result->token);
-    if (slot == NODE_NO_SLOT)
-        return;
-    if (command->kind == CLAIM_CREATE) {
-        node__create_applied(node, slot, result);
-        return;
-    }
-    node__finish(node, slot);
-    if (result->error)
-        node__reply_error(node, slot, result->error);
-    else
-        node__reply_done(node, slot);
+    struct effect claim = {.token = result->token,
+                           .owner = command->owner,
+                           .ttl_ms = result->ttl_ms,
+                           .release = result->release,
+                           .kind = command->kind,
+                           .again = result->again,
+                           .converted = result->converted};
+    settle_request(node, handle, slot, &claim, result->error);
 }
 
 static void setattr_applied(struct node *node, uint32_t slot, uint64_t inode)
@@ -232,20 +296,24 @@ static void setattr_applied(struct node *node, uint32_t slot, uint64_t inode)
 static void mkdir_applied(struct node *node, uint32_t slot, uint64_t lock)
 {
     uint32_t inode = tree_make_lock(&node->tree, lock);
-    if (!inode)
-        node__reply_error(node, slot, -ENOLCK); /* made, but the kernel cannot be told */
-    else
-        node__reply_entry(node, slot, tree_number(inode, CONTROL_NONE), NODE_LOCK_ENTRY_VALID_MS);
+    if (!inode) {
+        cancel(node, slot, -ENOLCK); /* the kernel cannot be told of it */
+        return;
+    }
+    node__finish(node, slot);
+    node__reply_entry(node, slot, tree_number(inode, CONTROL_NONE), NODE_LOCK_ENTRY_VALID_MS);
 }
 
 static void reply_applied(struct node *node, uint32_t slot, const struct command_result *result)
 {
     struct request request = *node__request_at(node, slot);
+    if (!result->error && request.op == NODE_OP_MKDIR) {
+        mkdir_applied(node, slot, result->lock);
+        return;
+    }
     node__finish(node, slot);
     if (result->error)
         node__reply_error(node, slot, result->error);
-    else if (request.op == NODE_OP_MKDIR)
-        mkdir_applied(node, slot, result->lock);
     else if (request.op == NODE_OP_SETATTR)
         setattr_applied(node, slot, request.inode);
     else if (request.op == NODE_OP_WRITE)
@@ -277,7 +345,10 @@ void node__applied(struct node *node, const struct command *command,
                      command->type == COMMAND_CANCEL || command->type == COMMAND_UNLOCK;
     struct handle *handle =
         of_handle && command->handle ? node__handle(node, command->handle) : NULL;
+    if (command->type == COMMAND_UNLOCK && command->kind == CLAIM_FCNTL)
+        node__fcntl_unlocks(node, tree_find_file(&node->tree, command->lock, command->name), -1);
     if (handle) {
+        handle->unlocks -= command->type == COMMAND_UNLOCK && command->kind == CLAIM_FLOCK;
         handle->commands--;
         node__handle_drop_unused(node, handle);
     }
@@ -286,6 +357,11 @@ void node__applied(struct node *node, const struct command *command,
 void node__effect(void *context, const struct effect *effect)
 {
     struct node *node = context;
+    if (effect->type == EFFECT_DELAYED) {
+        if (node->ready)
+            node__time_delays(node, effect->token - 1);
+        return;
+    }
     if (effect->node != node->config.id)
         return;
     if (effect->cause == CAUSE_INCARNATION) {
@@ -302,14 +378,12 @@ void node__effect(void *context, const struct effect *effect)
     switch (effect->type) {
     case EFFECT_GRANTED:
         handle->waits--;
-        node->acquires--;
-        granted(node, slot, effect->handle, effect->kind, effect->token);
-        if (slot != NODE_NO_SLOT)
-            finish_flock(node, slot);
+        settle_request(node, handle, slot, effect, 0);
         break;
     case EFFECT_DROPPED:
         handle->waits--;
         node->acquires--;
+        count_fcntl(node, handle, effect->kind);
         if (slot != NODE_NO_SLOT) {
             node__finish(node, slot);
             node__reply_error(node, slot, -ESTALE); /* its handle's claim was unlinked */
@@ -317,6 +391,8 @@ void node__effect(void *context, const struct effect *effect)
         break;
     case EFFECT_ENDED:
         node__handle_ended(node, handle, effect);
+        break;
+    case EFFECT_DELAYED:
         break;
     }
 }

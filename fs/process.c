@@ -14,6 +14,7 @@ struct process_status {
     struct process process;
     uint32_t parent;
     char state;
+    uint64_t flags;
     uint64_t threads;
 };
 
@@ -76,6 +77,7 @@ static int read_thread_group(uint32_t tid, uint32_t *ret_pid)
 enum {
     FIELD_STATE = 3,
     FIELD_PARENT = 4,
+    FIELD_FLAGS = 9,
     FIELD_THREADS = 20,
     FIELD_START = 22,
 };
@@ -108,6 +110,8 @@ static int read_status(uint32_t pid, struct process_status *ret_status)
             status.state = *cursor;
         else if (field == FIELD_PARENT)
             status.parent = (uint32_t)number_next(&cursor);
+        else if (field == FIELD_FLAGS)
+            status.flags = number_next(&cursor);
         else if (field == FIELD_THREADS)
             status.threads = number_next(&cursor);
         else if (field == FIELD_START)
@@ -203,6 +207,14 @@ static bool status_alive(const struct process_status *status, uint64_t start)
 
     /* A process whose first thread has ended looks like a zombie while its other threads work. */
     return status->process.start == start && (!ended || status->threads > 1);
+}
+
+bool process_exits(uint32_t pid)
+{
+    const uint64_t pf_exiting = 4; /* linux/sched.h; proc(5) shows the flags */
+    struct process_status status;
+
+    return read_status(pid, &status) != 0 || (status.flags & pf_exiting) != 0;
 }
 
 int process_signal(const struct process *process, int signal_number)

@@ -26,6 +26,9 @@ size_t process_ancestors(uint32_t pid, struct process *ret_processes, size_t max
  * that cannot be told (no descriptor left), it does. */
 bool process_alive(uint32_t pid, uint64_t start);
 
+/* Whether the process is on its way out, or gone. */
+bool process_exits(uint32_t pid);
+
 /* Sends a signal to this very process. -ESRCH where it is gone, even if its pid is in use again. */
 int process_signal(const struct process *process, int signal_number);
 

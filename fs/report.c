@@ -19,13 +19,13 @@
 #define ERROR_WAIT_MS 1000
 
 /* The one thing that belongs to the whole program: where its messages go. */
-static bool to_syslog;
+static enum report_target targets = REPORT_STDERR;
 
-void report_open(bool background)
+void report_open(enum report_target target)
 {
-    if (background)
+    if ((target & REPORT_SYSLOG) && !(targets & REPORT_SYSLOG))
         openlog("lockfsd", LOG_PID | LOG_NDELAY, LOG_DAEMON);
-    to_syslog = background;
+    targets = target;
 }
 
 __attribute__((format(printf, 2, 0))) static void report_list(enum report_level level,
@@ -80,11 +80,12 @@ static void deliver(enum report_level level, const char *message)
     char line[LINE_BYTES];
 
     assert(level >= REPORT_INFO && level <= REPORT_ERROR);
-    if (to_syslog) {
+    if (targets & REPORT_SYSLOG) {
         report_escape(line, sizeof line, message);
         syslog(priorities[level], "%s", line);
-        return;
     }
+    if (!(targets & REPORT_STDERR))
+        return;
     size_t prefix = put_time(line, sizeof line);
     prefix += (size_t)snprintf(line + prefix, sizeof line - prefix, " %s: ", names[level]);
     write_line(line, prefix, message, level == REPORT_ERROR ? ERROR_WAIT_MS : 0);

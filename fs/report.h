@@ -19,8 +19,15 @@ enum report_level {
     REPORT_ERROR,
 };
 
-/* Everything goes to stderr until this is called with `background`. */
-void report_open(bool background);
+/* Where messages go from then on: to stderr at first; while a daemon for the background starts, to
+ * both; then to syslog. */
+enum report_target {
+    REPORT_STDERR = 1,
+    REPORT_SYSLOG = 2,
+    REPORT_BOTH = REPORT_STDERR | REPORT_SYSLOG,
+};
+
+void report_open(enum report_target target);
 
 /* One line each, without a newline at the end. A reader of stderr that does not read delays nobody:
  * what finds no room is left out, an error after a second. */

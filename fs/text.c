@@ -47,7 +47,7 @@ static bool is_space(char c)
     return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
-bool text_parse_number(struct span span, uint64_t *ret_number)
+struct span text_trim(struct span span)
 {
     while (span.len && is_space(span.data[span.len - 1]))
         span.len--;
@@ -55,6 +55,12 @@ bool text_parse_number(struct span span, uint64_t *ret_number)
         span.data++;
         span.len--;
     }
+    return span;
+}
+
+bool text_parse_number(struct span span, uint64_t *ret_number)
+{
+    span = text_trim(span);
     if (!span.len)
         return false;
     uint64_t number = 0;
@@ -65,5 +71,26 @@ bool text_parse_number(struct span span, uint64_t *ret_number)
         number = number * 10 + digit;
     }
     *ret_number = number;
+    return true;
+}
+
+bool text_parse_seconds(struct span span, uint64_t *ret_ms)
+{
+    const uint64_t seconds_max = UINT64_C(100) * 366 * 24 * 3600;
+    span = text_trim(span);
+    const char *point = memchr(span.data, '.', span.len);
+    struct span whole = {span.data, point ? (size_t)(point - span.data) : span.len};
+    uint64_t seconds;
+    if (!text_parse_number(whole, &seconds) || seconds > seconds_max)
+        return false;
+    uint64_t ms = 0;
+    if (point) {
+        size_t digits = span.len - whole.len - 1;
+        if (!digits || digits > 3 || !text_parse_number((struct span){point + 1, digits}, &ms))
+            return false;
+        for (; digits < 3; digits++)
+            ms *= 10;
+    }
+    *ret_ms = seconds * 1000 + ms;
     return true;
 }

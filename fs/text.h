@@ -19,6 +19,13 @@ void text_number(struct text *text, uint64_t number);
  * backslash and three octal digits (as /proc/self/mountinfo does). */
 void text_field(struct text *text, struct span span);
 
+/* Without white space at its ends. */
+struct span text_trim(struct span span);
+
+/* Seconds as a decimal number with up to three digits behind a point. False where it is none, or
+ * above a hundred years. */
+bool text_parse_seconds(struct span span, uint64_t *ret_ms);
+
 /* A decimal number, alone, with white space around it allowed. False where it is none. */
 bool text_parse_number(struct span span, uint64_t *ret_number);
 

@@ -6,9 +6,8 @@
 #include <string.h>
 
 enum {
-    BATCH_BYTES_FIRST = 16 << 10, /* of its buffer, which then doubles */
-    BATCH_BYTES_KEPT = 256 << 10, /* larger buffers are given back after use */
-    RETRY_MS = 1000,
+    BATCH_BYTES_FIRST = 16 << 10,            /* of its buffer, which then doubles */
+    BATCH_BYTES_KEPT = 256 << 10,            /* larger buffers are given back after use */
     START_BYTES = 2 * WAL__RECORD_BYTES_MAX, /* of room, for what every start appends */
 };
 
@@ -48,7 +47,7 @@ static struct wal__work *new_work(struct wal *wal)
     return work;
 }
 
-static void free_work(struct wal__work *work)
+void wal__free_work(struct wal__work *work)
 {
     uv_sem_destroy(&work->done);
     free(work);
@@ -95,19 +94,16 @@ static int prepare_room(struct wal *wal, char *message, size_t message_size)
 }
 
 int wal_open(uv_loop_t *loop, const struct disk *disk, const char *directory,
-             const struct wal_handler *handler, void *context, char *message, size_t message_size,
-             struct wal **ret_wal)
+             const struct wal_options *options, const struct wal_handler *handler, void *context,
+             char *message, size_t message_size, struct wal **ret_wal)
 {
-    return wal__open(loop, disk, directory, LIMIT_SEGMENT_BYTES, handler, context, message,
-                     message_size, ret_wal);
-}
-
-int wal__open(uv_loop_t *loop, const struct disk *disk, const char *directory,
-              uint64_t segment_bytes, const struct wal_handler *handler, void *context,
-              char *message, size_t message_size, struct wal **ret_wal)
-{
+    static const struct wal_options defaults;
+    uint64_t segment_bytes;
     int error = -ENOMEM;
 
+    if (!options)
+        options = &defaults;
+    segment_bytes = options->segment_bytes ? options->segment_bytes : LIMIT_SEGMENT_BYTES;
     assert(segment_bytes >= WAL__SEGMENT_HEADER_BYTES + 2 * WAL__RECORD_BYTES_MAX);
     assert(segment_bytes % WAL__ALIGNMENT == 0);
     wal__say(message, message_size, "%s: out of memory", directory);
@@ -123,12 +119,14 @@ int wal__open(uv_loop_t *loop, const struct disk *disk, const char *directory,
     wal->handler = handler;
     wal->context = context;
     wal->segment_bytes = segment_bytes;
+    wal->snapshot_index = options->snapshot_index;
     wal->offset = WAL__SEGMENT_HEADER_BYTES;
     wal->number = 1;
     wal->directory = strdup(directory);
     wal->writing = new_work(wal);
     wal->making = new_work(wal);
-    if (wal->directory && wal->writing && wal->making)
+    wal->dropping = new_work(wal);
+    if (wal->directory && wal->writing && wal->making && wal->dropping)
         error = wal__recover(wal, message, message_size);
     if (!error)
         error = prepare_room(wal, message, message_size);
@@ -148,7 +146,7 @@ static bool abandon(struct wal__work *work)
     if (!work)
         return false;
     if (work->stage == WAL__IDLE) {
-        free_work(work);
+        wal__free_work(work);
         return false;
     }
     if (work->stage == WAL__ON_POOL && uv_cancel((uv_req_t *)&work->request) != 0) {
@@ -177,6 +175,7 @@ void wal_close(struct wal *wal)
     free_batch(in_flight);
     if (abandon(wal->making) && !wal->making->error)
         wal->disk->close(wal->disk->context, wal->making->segment.file);
+    abandon(wal->dropping);
     while (wal->queue) {
         struct wal__batch *batch = wal->queue;
         wal->queue = batch->next;
@@ -289,6 +288,8 @@ static void append(struct wal *wal, uint64_t write, struct wal__record *record)
     record->number = wal->number;
     record->batch = batch->first_number;
     wal__encode_record(record, wal->segments[wal->segment].mark, batch->bytes + batch->len);
+    batch->has_state = batch->has_state || record->kind == WAL__STATE;
+    wal->written_bytes += bytes;
     batch->len += bytes;
     batch->write = write;
     wal->number++;
@@ -300,7 +301,17 @@ static void append(struct wal *wal, uint64_t write, struct wal__record *record)
 
 void wal_append_state(struct wal *wal, uint64_t write, uint64_t term, uint64_t vote)
 {
+    wal->has_state = true;
+    wal->term = term;
+    wal->vote = vote;
     append(wal, write, &(struct wal__record){.kind = WAL__STATE, .term = term, .vote = vote});
+}
+
+/* As a part of the last write: nobody asked for it. */
+void wal__append_state_again(struct wal *wal)
+{
+    assert(wal->has_state && wal->write);
+    wal_append_state(wal, wal->write, wal->term, wal->vote);
 }
 
 void wal_append_entry(struct wal *wal, uint64_t write, uint64_t index, uint64_t term, uint32_t type,
@@ -384,7 +395,7 @@ static void written(uv_work_t *request, int status)
     struct wal *wal = work->wal;
 
     if (!wal) {
-        free_work(work);
+        wal__free_work(work);
         return;
     }
     assert(status == 0); /* only wal_close() cancels */
@@ -402,6 +413,10 @@ static void written(uv_work_t *request, int status)
         uint64_t write = batch->write;
         bool has_news = !batch->split || write > wal->reported_write;
         wal->segments[batch->segment].end = batch->offset + batch->len;
+        if (batch->has_state) {
+            wal->segments[batch->segment].has_state = true;
+            wal->state_queued = false;
+        }
         close_full_segments(wal, batch->segment);
         give_back(wal, batch);
         if (has_news) {
@@ -410,10 +425,11 @@ static void written(uv_work_t *request, int status)
         }
     }
     if (!work->wal) {
-        free_work(work);
+        wal__free_work(work);
         return;
     }
     work->stage = WAL__IDLE;
+    wal__drop(wal);
     wal_flush(wal);
 }
 
@@ -456,7 +472,7 @@ void wal_want_room(struct wal *wal, uint64_t bytes)
     if (now_ms < wal->retry_at_ms)
         return;
     if (!wal__reserve_segment(wal)) {
-        wal->retry_at_ms = now_ms + RETRY_MS;
+        wal->retry_at_ms = now_ms + WAL__RETRY_MS;
         return;
     }
     work->error = 0;
@@ -480,19 +496,30 @@ static void made(uv_work_t *request, int status)
     struct wal *wal = work->wal;
 
     if (!wal) {
-        free_work(work);
+        wal__free_work(work);
         return;
     }
     assert(status == 0);
     (void)status;
     uv_sem_wait(&work->done);
     work->stage = WAL__IDLE;
+    wal->short_of_room = work->error != 0;
     if (work->error) {
-        wal->retry_at_ms = uv_hrtime() / 1000000 + RETRY_MS;
+        wal->retry_at_ms = uv_hrtime() / 1000000 + WAL__RETRY_MS;
         return;
     }
     wal->segments[wal->segments_count++] = work->segment;
     wal_want_room(wal, wal->wanted_bytes);
+}
+
+bool wal_is_short_of_room(const struct wal *wal)
+{
+    return wal->short_of_room;
+}
+
+uint64_t wal_written_bytes(const struct wal *wal)
+{
+    return wal->written_bytes;
 }
 
 uint64_t wal_disk_bytes(const struct wal *wal)

@@ -12,6 +12,8 @@
  * is cut off. When a later batch is behind it, it had been durable: the disk has lost data, and the
  * log is refused.
  *
+ * What a snapshot covers is dropped from the front, whole segments at a time.
+ *
  * Everything runs on the loop's thread, the pool's part inside apart.
  */
 #ifndef FS_WAL_H
@@ -38,14 +40,20 @@ struct wal_handler {
     void (*failed)(void *context, int error, const char *file);
 };
 
+struct wal_options {
+    uint64_t segment_bytes;  /* of new segments; 0: LIMIT_SEGMENT_BYTES */
+    uint64_t snapshot_index; /* of the last entry that the snapshot covers; 0: there is none */
+};
+
 /* Opens (or makes) the log in `directory`, which exists and is locked by the caller, and recovers
  * it: what was torn off is overwritten with zeros, and the last batch is written and synced again,
  * before it is handed over. Blocks. Returns 0 or a negative errno, with a sentence in `message`
  * that names file and offset: -EBADMSG for a log that has lost data, -ENOSPC where there is no room
- * for the reserve that a start needs. */
+ * for the reserve that a start needs. A log that does not begin with the first entry, or does not
+ * have the last one that the snapshot covers, has lost data. `options` may be NULL. */
 int wal_open(uv_loop_t *loop, const struct disk *disk, const char *directory,
-             const struct wal_handler *handler, void *context, char *message, size_t message_size,
-             struct wal **ret_wal);
+             const struct wal_options *options, const struct wal_handler *handler, void *context,
+             char *message, size_t message_size, struct wal **ret_wal);
 
 /* One entry, as it was appended. Returns false to stop the walk. */
 typedef bool wal_visitor(void *context, uint64_t index, uint64_t term, uint32_t type,
@@ -73,6 +81,18 @@ uint64_t wal_room(const struct wal *wal);
  * until the filesystem is full (then tries again, at most once a second, as long as it is called).
  * Returns at once. */
 void wal_want_room(struct wal *wal, uint64_t bytes);
+
+/* Whether the filesystem refused room when the log asked last. */
+bool wal_is_short_of_room(const struct wal *wal);
+
+/* A snapshot that covers the entries up to `index` is durable: drop what only they need, on the
+ * pool, oldest first. Entry `index` itself stays, so that a start can see that log and snapshot
+ * belong together, and so does the latest term and vote. Returns at once. Not before the first
+ * record was appended after wal_open(). */
+void wal_drop_until(struct wal *wal, uint64_t index);
+
+/* Bytes of all records that wal_open() found, and of those appended since: never decreases. */
+uint64_t wal_written_bytes(const struct wal *wal);
 
 /* For status: the size of the log on disk. */
 uint64_t wal_disk_bytes(const struct wal *wal);

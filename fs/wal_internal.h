@@ -4,6 +4,7 @@
  *     wal.c          appending, batches, segments made ahead
  *     wal_recover.c  what wal_open() does with the log that it finds
  *     wal_read.c     reading entries back
+ *     wal_drop.c     dropping what a snapshot covers
  *     wal_format.c   segments and records as bytes
  *
  * A segment is a file "log-" and 16 decimal digits. All numbers are little-endian.
@@ -61,6 +62,7 @@ struct wal__segment {
     uint64_t mark;        /* 0: the header is zero, and there is no record */
     uint64_t end;         /* of what is durable in it */
     uint64_t first_index; /* of its first entry, 0: none */
+    bool has_state;       /* a term and vote is durable in it */
     int file;             /* open where it is or will be written, else -1 */
 };
 
@@ -87,6 +89,9 @@ struct wal__work {
     int error;
     struct wal__batch *batch;    /* to be written, */
     struct wal__segment segment; /* to `file` of this; or the segment to be made */
+    uint64_t first_number;       /* of the segments to be dropped, */
+    size_t count;                /* so many, */
+    size_t dropped;              /* of which so many are gone */
 };
 
 /* Records with consecutive places in one segment: one write and one fdatasync. */
@@ -97,6 +102,7 @@ struct wal__batch {
     uint64_t first_number;
     uint64_t write; /* what is durable with it */
     bool split;     /* the next batch has the rest of the write that this one ends with */
+    bool has_state;
     size_t len;
     size_t capacity;
     char *bytes;
@@ -109,6 +115,7 @@ struct wal {
     void *context;
     char *directory;
     uint64_t segment_bytes; /* of new segments */
+    uint64_t snapshot_index;
 
     struct wal__segment *segments;
     size_t segments_count;
@@ -134,18 +141,37 @@ struct wal {
     struct wal__batch *idle_batch; /* kept for its buffer */
     struct wal__work *writing;
     struct wal__work *making;
+    struct wal__work *dropping;
 
     int error; /* why the log takes no more, 0: it does */
     bool out_of_memory;
 
     uint64_t wanted_bytes;
     uint64_t retry_at_ms; /* before which no segment is made, after a failure */
+    bool short_of_room;   /* the last try failed */
+    uint64_t written_bytes;
+
+    /* The latest term and vote. */
+    bool has_state;
+    uint64_t term;
+    uint64_t vote;
+
+    uint64_t drop_index;       /* 0: there is nothing to drop */
+    bool state_queued;         /* once more, so that segments before it can go */
+    uint64_t drop_retry_at_ms; /* before which nothing is dropped, after a failure */
 };
 
-/* wal.c: as wal_open(), with another size of new segments, for tests. */
-int wal__open(uv_loop_t *loop, const struct disk *disk, const char *directory,
-              uint64_t segment_bytes, const struct wal_handler *handler, void *context,
-              char *message, size_t message_size, struct wal **ret_wal);
+enum {
+    WAL__RETRY_MS = 1000, /* after the filesystem has refused something */
+};
+
+/* wal.c */
+/* Once more, so that segments before it can be dropped. */
+void wal__append_state_again(struct wal *wal);
+void wal__free_work(struct wal__work *work);
+
+/* wal_drop.c: goes on with what wal_drop_until() began. */
+void wal__drop(struct wal *wal);
 
 /* Notes that a record has an entry's index. False where memory is out. */
 bool wal__note_entry(struct wal *wal, size_t segment, uint64_t number, uint64_t index);
@@ -159,6 +185,8 @@ int wal__recover(struct wal *wal, char *message, size_t message_size);
 
 /* wal_read.c: whether the entry of record `number` was never replaced. */
 bool wal__is_live(const struct wal *wal, uint64_t number, uint64_t index);
+/* The segment before which no living entry is needed by who reads from `index` on. */
+size_t wal__find_segment(const struct wal *wal, uint64_t index);
 
 /* wal_format.c */
 

@@ -22,7 +22,7 @@ bool wal__is_live(const struct wal *wal, uint64_t number, uint64_t index)
 
 /* The last segment that begins with an entry not above `index`: that entry has made void what came
  * before it from there on, so the living one is not further ahead. */
-static size_t find_segment(const struct wal *wal, uint64_t index)
+size_t wal__find_segment(const struct wal *wal, uint64_t index)
 {
     for (size_t i = wal->segments_count; i > 0; i--) {
         uint64_t first = wal->segments[i - 1].first_index;
@@ -85,7 +85,7 @@ int wal_read(struct wal *wal, uint64_t first, uint64_t last, wal_visitor *visito
         .stopped = first > last,
     };
 
-    for (size_t i = find_segment(wal, first); i < wal->segments_count && !walk.stopped; i++) {
+    for (size_t i = wal__find_segment(wal, first); i < wal->segments_count && !walk.stopped; i++) {
         struct wal__path path = wal__path(wal->directory, wal->segments[i].number, "");
         uint64_t offset = 0;
         if (wal->segments[i].end == WAL__SEGMENT_HEADER_BYTES)

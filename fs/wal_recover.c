@@ -29,16 +29,13 @@ struct recovery {
     uint64_t batch_number;
     size_t batch_segment;
     uint64_t batch_offset;
-
-    bool has_state;
-    uint64_t term;
-    uint64_t vote;
 };
 
 static int list_segments(struct recovery *recovery);
 static int remove_leftovers(struct recovery *recovery);
 static int open_segments(struct recovery *recovery);
 static int scan(struct recovery *recovery);
+static int check_snapshot(struct recovery *recovery);
 static int repair(struct recovery *recovery);
 static int hand_over(struct recovery *recovery);
 
@@ -57,6 +54,8 @@ int wal__recover(struct wal *wal, char *message, size_t message_size)
         error = open_segments(&recovery);
     if (!error && wal->segments_count)
         error = scan(&recovery);
+    if (!error && wal->snapshot_index)
+        error = check_snapshot(&recovery);
     if (!error && wal->segments_count)
         error = repair(&recovery);
     if (!error)
@@ -139,12 +138,14 @@ static int list_segments(struct recovery *recovery)
     if (recovery->numbers_count)
         qsort(recovery->numbers, recovery->numbers_count, sizeof *recovery->numbers,
               compare_numbers);
+    /* What a snapshot covers may be gone from the front. */
+    uint64_t first = wal->snapshot_index && recovery->numbers_count ? recovery->numbers[0] : 1;
     for (size_t i = 0; i < recovery->numbers_count; i++) {
-        if (recovery->numbers[i] == i + 1)
+        if (recovery->numbers[i] == first + i)
             continue;
         wal__say(recovery->message, recovery->message_size,
                  "%s: this file of the log is missing, while later ones are there",
-                 wal__path(wal->directory, i + 1, "").text);
+                 wal__path(wal->directory, first + i, "").text);
         return -EBADMSG;
     }
     return 0;
@@ -268,6 +269,11 @@ static int scan(struct recovery *recovery)
     int error = look_at(recovery, 0);
     if (error)
         return error;
+    if (wal->segments[0].number > 1) {
+        found = wal__record_at(&recovery->window, WAL__SEGMENT_HEADER_BYTES, &record);
+        if (found > 0)
+            wal->number = record.number;
+    }
     while ((found = find_next(recovery, &record)) > 0) {
         error = take(recovery, &record);
         if (error)
@@ -332,9 +338,10 @@ static int take(struct recovery *recovery, const struct wal__record *record)
         recovery->batch_offset = wal->offset;
     }
     if (record->kind == WAL__STATE) {
-        recovery->has_state = true;
-        recovery->term = record->term;
-        recovery->vote = record->vote;
+        wal->segments[wal->segment].has_state = true;
+        wal->has_state = true;
+        wal->term = record->term;
+        wal->vote = record->vote;
     } else {
         if (record->index == 0 || (wal->last_index && record->index > wal->last_index + 1))
             return refuse_damage(recovery, wal->segment, wal->offset,
@@ -343,6 +350,7 @@ static int take(struct recovery *recovery, const struct wal__record *record)
             return -ENOMEM;
     }
     wal->number++;
+    wal->written_bytes += record->bytes;
     wal->offset += record->bytes;
     wal->segments[wal->segment].end = wal->offset;
     return 0;
@@ -423,6 +431,24 @@ static int refuse_lost(struct recovery *recovery)
             return refuse_damage(recovery, wal->segment + 1, WAL__SEGMENT_HEADER_BYTES, what);
     }
     return refuse_damage(recovery, wal->segment, wal->offset, what);
+}
+
+/* The snapshot was made of entries that were durable here, and the last of them is never dropped.
+ */
+static int check_snapshot(struct recovery *recovery)
+{
+    const struct wal *wal = recovery->wal;
+    uint64_t first = 0;
+
+    for (size_t i = 0; i < wal->segments_count && !first; i++)
+        first = wal->segments[i].first_index;
+    if (first && first <= wal->snapshot_index && wal->last_index >= wal->snapshot_index)
+        return 0;
+    wal__say(recovery->message, recovery->message_size,
+             "%s: the log has entries %" PRIu64 " to %" PRIu64
+             ", and the snapshot ends with entry %" PRIu64 ", which should be one of them",
+             wal->directory, first, wal->last_index, wal->snapshot_index);
+    return -EBADMSG;
 }
 
 /* Making sure of what counts, and that nothing else ever will */
@@ -537,8 +563,8 @@ static int hand_over(struct recovery *recovery)
     struct wal *wal = recovery->wal;
     struct wal__record record;
 
-    if (recovery->has_state)
-        wal->handler->state(wal->context, recovery->term, recovery->vote);
+    if (wal->has_state)
+        wal->handler->state(wal->context, wal->term, wal->vote);
     for (size_t i = 0; wal->segments_count && i <= wal->segment; i++) {
         int error = look_at(recovery, i);
         if (error)
