@@ -109,6 +109,9 @@ static bool check_lock_view(struct naive_compare *c, const struct lock_view *vie
     return same(c, "id", view->id, lock->id) && same(c, "parent", view->parent, lock->parent) &&
            same(c, "uid", view->uid, lock->uid) && same(c, "gid", view->gid, lock->gid) &&
            same(c, "mode", view->mode, lock->mode) && same(c, "limit", view->limit, lock->limit) &&
+           same(c, "ttl_ms", view->ttl_ms, lock->ttl_ms) &&
+           same(c, "delay_ms", view->delay_ms, lock->delay_ms) &&
+           same(c, "release", view->release, lock->release) &&
            same(c, "last_token", view->last_token, lock->last_token) &&
            same(c, "stamp_ms", view->stamp_ms, lock->stamp_ms) &&
            same(c, "locks_count", view->locks_count, locks) &&
@@ -145,6 +148,7 @@ static bool check_file_view(struct naive_compare *c, const struct file_view *vie
            same(c, "mode", view->mode, creator->mode) &&
            same(c, "uid", view->uid, creator->file_uid) &&
            same(c, "gid", view->gid, creator->file_gid) &&
+           same(c, "release", view->release, creator->release) &&
            same_process(c, &view->process, &creator->process);
 }
 
@@ -156,7 +160,9 @@ static bool check_claim_view(struct naive_compare *c, const struct claim_view *v
            same(c, "handle", view->handle, claim->handle) &&
            same(c, "seq", view->seq, claim->seq) && same(c, "kind", view->kind, claim->kind) &&
            same(c, "claim_mode", view->claim_mode, claim->claim_mode) &&
+           same(c, "owner", claim->kind == CLAIM_FCNTL ? view->owner : 0, claim->owner) &&
            same(c, "uid", view->uid, claim->uid) &&
+           same(c, "ttl_ms", claim->token ? view->ttl_ms : 0, claim->ttl_ms) &&
            same(c, "stamp_ms", view->stamp_ms, claim->stamp_ms) &&
            same_process(c, &view->process, &claim->process) &&
            same_string(c, view->name, view->name_len, claim->name);
@@ -250,6 +256,10 @@ static bool check_claims(struct naive_compare *c, uint64_t lock)
         if (!same(c, "found", lock_table_next_claim(c->table, lock, after, &view), true) ||
             !check_claim_view(c, &view, claim))
             return false;
+        look_at(c, "get_claim", lock, claim->name);
+        if (!same(c, "found", lock_table_get_claim(c->table, lock, claim->token, &view), true) ||
+            !check_claim_view(c, &view, claim))
+            return false;
         after = view.token;
         if (view.token > anywhere && !from_anywhere)
             from_anywhere = claim->token;
@@ -277,6 +287,10 @@ static bool check_waiters(struct naive_compare *c, uint64_t lock)
         if (!same(c, "found", lock_table_next_waiter(c->table, lock, after, &view), true) ||
             !check_claim_view(c, &view, waiter))
             return false;
+        struct claim_view by_token;
+        if (!same(c, "a waiter as a claim", lock_table_get_claim(c->table, lock, 0, &by_token),
+                  false))
+            return false;
         if (!waiter->mark)
             waiter->mark = view.position;
         if (!same(c, "position", view.position, waiter->mark))
@@ -291,6 +305,117 @@ static bool check_waiters(struct naive_compare *c, uint64_t lock)
     look_at(c, "next_waiter from anywhere", lock, "");
     bool found = lock_table_next_waiter(c->table, lock, anywhere, &view);
     return same(c, "position", found ? view.position : 0, from_anywhere);
+}
+
+static bool check_delay_view(struct naive_compare *c, const struct delay_view *view,
+                             const struct naive_delay *delay)
+{
+    return same(c, "id", view->id, delay->id) && same(c, "lock", view->lock, delay->lock) &&
+           same(c, "delay_ms", view->delay_ms, delay->delay_ms) &&
+           same(c, "stamp_ms", view->stamp_ms, delay->stamp_ms) &&
+           same_string(c, view->name, view->name_len, delay->name);
+}
+
+static bool check_delays(struct naive_compare *c)
+{
+    const struct naive_model *model = c->model;
+    uint64_t after = 0;
+    uint64_t anywhere = below(c, model->highest_delay + 2);
+    uint64_t from_anywhere = 0; /* where a step from there leads */
+    struct delay_view view;
+    for (size_t i = 0; i < model->delays.count; i++) {
+        const struct naive_delay *delay = naive_delay_at(model, i);
+        look_at(c, "next_delay", delay->lock, delay->name);
+        if (!same(c, "found", lock_table_next_delay(c->table, after, &view), true) ||
+            !check_delay_view(c, &view, delay))
+            return false;
+        after = view.id;
+        if (view.id > anywhere && !from_anywhere)
+            from_anywhere = view.id;
+    }
+    look_at(c, "next_delay", 0, "");
+    memset(&view, 0x5a, sizeof(view));
+    if (!same(c, "one more", lock_table_next_delay(c->table, after, &view), false) ||
+        !same(c, "an untouched view", view.id, UNTOUCHED))
+        return false;
+    look_at(c, "next_delay from anywhere", 0, "");
+    bool found = lock_table_next_delay(c->table, anywhere, &view);
+    return same(c, "id", found ? view.id : 0, from_anywhere);
+}
+
+/* All locks, each once, in whatever order. */
+static bool check_walk(struct naive_compare *c)
+{
+    const struct naive_model *model = c->model;
+    bool *seen = calloc(model->locks.count, sizeof(*seen));
+    uint32_t cursor = 0;
+    uint64_t id;
+    size_t count = 0;
+    bool ok = true;
+    while (ok && (id = lock_table_walk(c->table, &cursor)) != 0) {
+        size_t i = 0;
+        look_at(c, "walk", id, "");
+        while (i < model->locks.count && naive_lock_at(model, i)->id != id)
+            i++;
+        ok = same(c, "a lock that is there", i < model->locks.count, true) &&
+             same(c, "seen before", seen[i], false);
+        if (ok)
+            seen[i] = true;
+        count++;
+    }
+    free(seen);
+    return ok && same(c, "locks", count, model->locks.count);
+}
+
+/* What stands in the way of a request, often of somebody who has something there or elsewhere. */
+static bool check_obstacle(struct naive_compare *c)
+{
+    const struct naive_model *model = c->model;
+    uint64_t lock = naive_lock_at(model, below(c, model->locks.count))->id;
+    struct span name = c->names[below(c, c->names_count)];
+    uint64_t node = below(c, c->nodes) + 1;
+    uint64_t handle = below(c, 5);
+    uint64_t owner = below(c, 5);
+    enum claim_mode mode = below(c, 2) ? CLAIM_SHARED : CLAIM_EXCLUSIVE;
+    if (model->claims.count && below(c, 10)) {
+        const struct naive_claim *at = naive_claim_at(model, below(c, model->claims.count));
+        const struct naive_claim *by = naive_claim_at(model, below(c, model->claims.count));
+        if (below(c, 2)) /* of the same resource, as far as it goes */
+            by = at;
+        lock = at->lock;
+        name = span_of(at->name);
+        node = by->node;
+        if (below(c, 2))
+            handle = by->handle;
+        if (below(c, 2))
+            owner = by->owner;
+    }
+    if (below(c, 50) == 0)
+        lock = model->highest_lock + 1;
+    look_at(c, "is_taken", lock, "");
+    if (!same(c, mode == CLAIM_SHARED ? "shared" : "exclusive",
+              lock_table_is_taken(c->table, lock, name, mode),
+              naive_is_taken(model, lock, name, mode)))
+        return false;
+    const struct naive_claim *obstacle = NULL;
+    uint64_t after = 0;
+    do {
+        struct claim_view view;
+        obstacle = naive_obstacle(model, lock, name, after, node, handle, owner, mode);
+        memset(&view, 0x5a, sizeof(view));
+        look_at(c, "get_obstacle", lock, obstacle ? obstacle->name : "(none)");
+        bool found =
+            lock_table_get_obstacle(c->table, lock, name, after, node, handle, owner, mode, &view);
+        c->obstacles += obstacle != NULL;
+        c->free_ways += obstacle == NULL && after == 0;
+        if (!same(c, "found", found, obstacle != NULL))
+            return false;
+        if (!obstacle)
+            return same(c, "an untouched view", view.token, UNTOUCHED);
+        if (!check_claim_view(c, &view, obstacle))
+            return false;
+        after = obstacle->token;
+    } while (true);
 }
 
 /* Ids increase in the order in which files came to be, over all locks. */
@@ -390,5 +515,9 @@ bool naive_compare(struct naive_compare *c)
     uint64_t id = below(c, model->highest_lock + 3);
     if (!naive_lock(model, id) && !check_no_lock(c, id))
         return false;
-    return check_file_ids(c) && check_positions(c);
+    for (int i = 0; i < 2; i++) {
+        if (!check_obstacle(c))
+            return false;
+    }
+    return check_delays(c) && check_walk(c) && check_file_ids(c) && check_positions(c);
 }

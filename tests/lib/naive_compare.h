@@ -16,7 +16,9 @@ struct naive_compare {
 
     uint64_t highest_file;
     uint64_t highest_position;
-    const char *look; /* what is being looked at */
+    uint64_t obstacles; /* requests that met one, so far */
+    uint64_t free_ways; /* and that met none */
+    const char *look;   /* what is being looked at */
     uint64_t look_lock;
     const char *look_name;
     char message[512];

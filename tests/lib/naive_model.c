@@ -1,33 +1,38 @@
 /* The naive model of the lock table: obviously right before anything else. See naive_model.h. */
-#include "tests/lib/naive_model.h"
+#include "tests/lib/naive_internal.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void *allocate(size_t size)
+void *naive__allocate(size_t size)
 {
     void *memory = calloc(1, size ? size : 1);
     assert(memory);
     return memory;
 }
 
-static char *copy_name(const char *data, size_t len)
+char *naive__copy_name(const char *data, size_t len)
 {
-    char *name = allocate(len + 1);
+    char *name = naive__allocate(len + 1);
     memcpy(name, data, len);
     return name;
 }
 
-static void list_append(struct naive_list *list, void *item)
+struct span naive__span(const char *name)
+{
+    return (struct span){name, strlen(name)};
+}
+
+void naive__append(struct naive_list *list, void *item)
 {
     list->items = realloc(list->items, (list->count + 1) * sizeof(void *));
     assert(list->items);
     list->items[list->count++] = item;
 }
 
-static void list_remove(struct naive_list *list, const void *item)
+void naive__remove(struct naive_list *list, const void *item)
 {
     size_t i = 0;
     while (list->items[i] != item)
@@ -57,13 +62,18 @@ struct naive_file *naive_file_at(const struct naive_model *model, size_t i)
     return model->files.items[i];
 }
 
+struct naive_delay *naive_delay_at(const struct naive_model *model, size_t i)
+{
+    return model->delays.items[i];
+}
+
 static void free_lock(struct naive_lock *lock)
 {
     free(lock->name);
     free(lock);
 }
 
-static void free_claim(struct naive_claim *claim)
+void naive__free_claim(struct naive_claim *claim)
 {
     free(claim->name);
     free(claim);
@@ -76,17 +86,24 @@ static void free_file(struct naive_file *file)
     free(file);
 }
 
+void naive__free_delay(struct naive_delay *delay)
+{
+    free(delay->name);
+    free(delay);
+}
+
 struct naive_model *naive_new(const struct lock_table_limits *limits)
 {
-    struct naive_model *model = allocate(sizeof(*model));
-    struct naive_lock *root = allocate(sizeof(*root));
+    struct naive_model *model = naive__allocate(sizeof(*model));
+    struct naive_lock *root = naive__allocate(sizeof(*root));
     model->limits = *limits;
     root->id = LOCK_TABLE_ROOT;
-    root->name = copy_name("", 0);
+    root->name = naive__copy_name("", 0);
     root->mode = 01777;
     root->limit = 0;
+    root->release = RELEASE_CLOSE;
     model->highest_lock = LOCK_TABLE_ROOT;
-    list_append(&model->locks, root);
+    naive__append(&model->locks, root);
     return model;
 }
 
@@ -95,17 +112,20 @@ void naive_free(struct naive_model *model)
     for (size_t i = 0; i < model->locks.count; i++)
         free_lock(naive_lock_at(model, i));
     for (size_t i = 0; i < model->claims.count; i++)
-        free_claim(naive_claim_at(model, i));
+        naive__free_claim(naive_claim_at(model, i));
     for (size_t i = 0; i < model->waiters.count; i++)
-        free_claim(naive_waiter_at(model, i));
+        naive__free_claim(naive_waiter_at(model, i));
     for (size_t i = 0; i < model->files.count; i++)
         free_file(naive_file_at(model, i));
+    for (size_t i = 0; i < model->delays.count; i++)
+        naive__free_delay(naive_delay_at(model, i));
     for (size_t i = 0; i < model->sessions.count; i++)
         free(model->sessions.items[i]);
     free(model->locks.items);
     free(model->claims.items);
     free(model->waiters.items);
     free(model->files.items);
+    free(model->delays.items);
     free(model->sessions.items);
     free(model);
 }
@@ -114,6 +134,21 @@ void naive_set_lock_id(struct naive_model *model, uint64_t lock, uint64_t id)
 {
     naive_lock(model, lock)->id = id;
     model->highest_lock = id;
+}
+
+bool naive_set_delay_id(struct naive_model *model, uint64_t lock, struct span name, uint64_t id)
+{
+    for (size_t i = 0; i < model->delays.count; i++) {
+        struct naive_delay *delay = naive_delay_at(model, i);
+        if (delay->id != 0 || delay->lock != lock || !naive_same_name(delay->name, name))
+            continue;
+        delay->id = id;
+        model->highest_delay = id;
+        naive__remove(&model->delays, delay);
+        naive__append(&model->delays, delay);
+        return true;
+    }
+    return false;
 }
 
 bool naive_same_name(const char *name, struct span span)
@@ -180,7 +215,7 @@ uint64_t naive_contents_bytes(const struct naive_model *model)
     return sum;
 }
 
-static bool same_file(const struct naive_claim *claim, uint64_t lock, const char *name)
+bool naive__same_file(const struct naive_claim *claim, uint64_t lock, const char *name)
 {
     return claim->lock == lock && strcmp(claim->name, name) == 0;
 }
@@ -188,7 +223,7 @@ static bool same_file(const struct naive_claim *claim, uint64_t lock, const char
 bool naive_is_claimed(const struct naive_model *model, uint64_t lock, const char *name)
 {
     for (size_t i = 0; i < model->claims.count; i++) {
-        if (same_file(naive_claim_at(model, i), lock, name))
+        if (naive__same_file(naive_claim_at(model, i), lock, name))
             return true;
     }
     return false;
@@ -197,13 +232,30 @@ bool naive_is_claimed(const struct naive_model *model, uint64_t lock, const char
 static bool is_waited_for(const struct naive_model *model, uint64_t lock, const char *name)
 {
     for (size_t i = 0; i < model->waiters.count; i++) {
-        if (same_file(naive_waiter_at(model, i), lock, name))
+        if (naive__same_file(naive_waiter_at(model, i), lock, name))
             return true;
     }
     return false;
 }
 
-static struct naive_file *find_file(const struct naive_model *model, uint64_t lock,
+bool naive_is_delayed(const struct naive_model *model, uint64_t lock, const char *name)
+{
+    bool whole = naive_lock(model, lock)->limit != 0;
+    for (size_t i = 0; i < model->delays.count; i++) {
+        const struct naive_delay *delay = naive_delay_at(model, i);
+        if (delay->lock == lock && (whole || strcmp(delay->name, name) == 0))
+            return true;
+    }
+    return false;
+}
+
+/* Whether the name is needed for a delay, which takes a file that is a resource of its own. */
+static bool is_delayed_file(const struct naive_model *model, uint64_t lock, const char *name)
+{
+    return naive_lock(model, lock)->limit == 0 && naive_is_delayed(model, lock, name);
+}
+
+struct naive_file *naive__find_file(const struct naive_model *model, uint64_t lock,
                                     struct span name)
 {
     for (size_t i = 0; i < model->files.count; i++) {
@@ -216,12 +268,12 @@ static struct naive_file *find_file(const struct naive_model *model, uint64_t lo
 
 struct naive_file *naive_file(const struct naive_model *model, uint64_t lock, struct span name)
 {
-    struct naive_file *file = find_file(model, lock, name);
+    struct naive_file *file = naive__find_file(model, lock, name);
     return file && naive_is_claimed(model, lock, file->name) ? file : NULL;
 }
 
 /* The name of each lock once, and of each file that is claimed or waited for once. */
-static uint64_t names_bytes(const struct naive_model *model)
+uint64_t naive__names_bytes(const struct naive_model *model)
 {
     uint64_t sum = 0;
     for (size_t i = 0; i < model->locks.count; i++)
@@ -231,66 +283,12 @@ static uint64_t names_bytes(const struct naive_model *model)
     return sum;
 }
 
-static bool same_handle(const struct naive_claim *claim, uint64_t node, uint64_t handle)
+bool naive__same_handle(const struct naive_claim *claim, uint64_t node, uint64_t handle)
 {
     return claim->node == node && claim->handle == handle;
 }
 
-/* Whether a claim or waiter competes for the resource of file `name` of `lock`. */
-static bool competes(const struct naive_model *model, const struct naive_claim *claim,
-                     uint64_t lock, const char *name)
-{
-    if (claim->lock != lock)
-        return false;
-    return naive_lock(model, lock)->limit != 0 || strcmp(claim->name, name) == 0;
-}
-
-/* Whether a claim of another handle stands in the way of what `wanted` asks for. */
-static bool conflicts(const struct naive_model *model, const struct naive_claim *wanted)
-{
-    for (size_t i = 0; i < model->claims.count; i++) {
-        const struct naive_claim *claim = naive_claim_at(model, i);
-        if (competes(model, claim, wanted->lock, wanted->name) &&
-            !same_handle(claim, wanted->node, wanted->handle) &&
-            !(claim->claim_mode == CLAIM_SHARED && wanted->claim_mode == CLAIM_SHARED))
-            return true;
-    }
-    return false;
-}
-
-static struct naive_claim *flock_claim_of(const struct naive_model *model,
-                                          const struct naive_claim *wanted)
-{
-    for (size_t i = 0; i < model->claims.count; i++) {
-        struct naive_claim *claim = naive_claim_at(model, i);
-        if (claim->kind == CLAIM_FLOCK && same_file(claim, wanted->lock, wanted->name) &&
-            same_handle(claim, wanted->node, wanted->handle))
-            return claim;
-    }
-    return NULL;
-}
-
-static void emit(struct naive_model *model, enum effect_type type, enum effect_cause cause,
-                 const struct naive_claim *claim, uint64_t token, bool same_boot)
-{
-    struct effect effect = {
-        .type = type,
-        .cause = cause,
-        .node = claim->node,
-        .handle = claim->handle,
-        .seq = claim->seq,
-        .token = token,
-        .lock = claim->lock,
-        .kind = claim->kind,
-        .claim_mode = claim->claim_mode,
-        .process = claim->process,
-        .same_boot = same_boot,
-    };
-    model->sink(model->context, &effect);
-}
-
-/* The content is gone with the last claim, the file itself with the last claim or waiter. */
-static void forget_files(struct naive_model *model)
+void naive__forget_files(struct naive_model *model)
 {
     for (size_t i = 0; i < model->files.count;) {
         struct naive_file *file = naive_file_at(model, i);
@@ -299,164 +297,45 @@ static void forget_files(struct naive_model *model)
             continue;
         }
         file->content_len = 0;
-        if (is_waited_for(model, file->lock, file->name)) {
+        if (is_waited_for(model, file->lock, file->name) ||
+            is_delayed_file(model, file->lock, file->name)) {
             i++;
         } else {
-            list_remove(&model->files, file);
+            naive__remove(&model->files, file);
             free_file(file);
         }
     }
 }
 
-static void need_file(struct naive_model *model, const struct naive_claim *claim)
+void naive__need_file(struct naive_model *model, uint64_t lock, const char *name)
 {
-    struct span name = {claim->name, strlen(claim->name)};
-    if (find_file(model, claim->lock, name))
+    if (naive__find_file(model, lock, naive__span(name)))
         return;
-    struct naive_file *file = allocate(sizeof(*file));
-    file->lock = claim->lock;
-    file->name = copy_name(name.data, name.len);
-    list_append(&model->files, file);
-}
-
-static void grant(struct naive_model *model, struct naive_claim *claim, int64_t stamp_ms)
-{
-    need_file(model, claim);
-    claim->token = ++model->token;
-    claim->stamp_ms = stamp_ms;
-    naive_lock(model, claim->lock)->last_token = claim->token;
-    list_append(&model->claims, claim);
-}
-
-static struct naive_claim *first_waiter(const struct naive_model *model, uint64_t lock,
-                                        const char *name)
-{
-    for (size_t i = 0; i < model->waiters.count; i++) {
-        if (competes(model, naive_waiter_at(model, i), lock, name))
-            return naive_waiter_at(model, i);
-    }
-    return NULL;
-}
-
-/*
- * Lets the head of a resource's queue in, as long as nobody else's claim is in its way. A flock
- * claim that its handle got in the meantime ends first.
- */
-static void let_in(struct naive_model *model, uint64_t lock, const char *name, int64_t stamp_ms)
-{
-    for (;;) {
-        struct naive_claim *waiter = first_waiter(model, lock, name);
-        if (!waiter || conflicts(model, waiter))
-            return;
-        struct naive_claim *held = flock_claim_of(model, waiter);
-        if (held) {
-            emit(model, EFFECT_ENDED, CAUSE_CONVERTED, held, held->token, false);
-            list_remove(&model->claims, held);
-            free_claim(held);
-            forget_files(model);
-        }
-        list_remove(&model->waiters, waiter);
-        grant(model, waiter, stamp_ms);
-        emit(model, EFFECT_GRANTED, CAUSE_NONE, waiter, waiter->token, false);
-    }
-}
-
-/* Serves the queue in which the waiter is whom the table granted something. */
-static void serve(struct naive_model *model, const struct effect *granted, int64_t stamp_ms)
-{
-    for (size_t i = 0; granted->type == EFFECT_GRANTED && i < model->waiters.count; i++) {
-        const struct naive_claim *waiter = naive_waiter_at(model, i);
-        if (same_handle(waiter, granted->node, granted->handle) && waiter->seq == granted->seq) {
-            char *name = copy_name(waiter->name, strlen(waiter->name));
-            let_in(model, waiter->lock, name, stamp_ms);
-            free(name);
-            return;
-        }
-    }
-}
-
-static void move_doomed(struct naive_list *from, struct naive_list *to)
-{
-    for (size_t i = 0; i < from->count;) {
-        struct naive_claim *claim = from->items[i];
-        if (claim->doomed) {
-            list_remove(from, claim);
-            list_append(to, claim);
-        } else {
-            i++;
-        }
-    }
-}
-
-/* Ends what is doomed, all of it before anybody gains by it. */
-static void sweep(struct naive_model *model, enum effect_cause cause, bool same_boot,
-                  int64_t stamp_ms)
-{
-    struct naive_list ended = {0};
-    move_doomed(&model->waiters, &ended);
-    move_doomed(&model->claims, &ended);
-    forget_files(model);
-    for (size_t i = 0; i < ended.count; i++) {
-        const struct naive_claim *claim = ended.items[i];
-        emit(model, claim->token ? EFFECT_ENDED : EFFECT_DROPPED, cause, claim, claim->token,
-             same_boot && claim->token);
-    }
-    for (size_t i = 0; i < model->order_count; i++)
-        serve(model, &model->order[i], stamp_ms);
-    for (size_t i = 0; i < ended.count; i++) {
-        const struct naive_claim *claim = ended.items[i];
-        let_in(model, claim->lock, claim->name, stamp_ms);
-    }
-    for (size_t i = 0; i < ended.count; i++)
-        free_claim(ended.items[i]);
-    free(ended.items);
-}
-
-static int apply_incarnation(struct naive_model *model, const struct command *command)
-{
-    struct naive_session *session = naive_session(model, command->node);
-    bool same_boot = false;
-    if (command->replaces != (session ? session->incarnation : 0))
-        return -ESTALE;
-    if (!session) {
-        if (model->sessions.count >= model->limits.sessions)
-            return -ENOSPC;
-        session = allocate(sizeof(*session));
-        session->node = command->node;
-        list_append(&model->sessions, session);
-    } else {
-        same_boot = memcmp(session->boot_id, command->boot_id, BOOT_ID_BYTES) == 0;
-    }
-    session->incarnation = command->incarnation;
-    session->seq = 0;
-    memcpy(session->boot_id, command->boot_id, BOOT_ID_BYTES);
-    for (size_t i = 0; i < model->claims.count; i++)
-        naive_claim_at(model, i)->doomed = naive_claim_at(model, i)->node == command->node;
-    for (size_t i = 0; i < model->waiters.count; i++)
-        naive_waiter_at(model, i)->doomed = naive_waiter_at(model, i)->node == command->node;
-    sweep(model, CAUSE_INCARNATION, same_boot, command->stamp_ms);
-    return 0;
+    struct naive_file *file = naive__allocate(sizeof(*file));
+    file->lock = lock;
+    file->name = naive__copy_name(name, strlen(name));
+    naive__append(&model->files, file);
 }
 
 static int apply_mkdir(struct naive_model *model, const struct command *command, uint64_t *ret_lock)
 {
     if (!naive_lock(model, command->lock))
         return -ESTALE;
-    char *name = copy_name(command->name.data, command->name.len);
+    char *name = naive__copy_name(command->name.data, command->name.len);
     int error = 0;
     if (naive_child(model, command->lock, command->name) ||
-        naive_is_claimed(model, command->lock, name) || is_waited_for(model, command->lock, name))
+        naive__find_file(model, command->lock, command->name))
         error = -EEXIST;
     else if (naive_depth(model, command->lock) >= LIMIT_DEPTH)
         error = -ENAMETOOLONG;
     else if (model->locks.count >= model->limits.locks ||
-             names_bytes(model) + command->name.len > model->limits.names_bytes)
+             naive__names_bytes(model) + command->name.len > model->limits.names_bytes)
         error = -ENOSPC;
     if (error) {
         free(name);
         return error;
     }
-    struct naive_lock *lock = allocate(sizeof(*lock));
+    struct naive_lock *lock = naive__allocate(sizeof(*lock));
     lock->id = ++model->highest_lock;
     lock->parent = command->lock;
     lock->name = name;
@@ -464,14 +343,32 @@ static int apply_mkdir(struct naive_model *model, const struct command *command,
     lock->gid = command->gid;
     lock->mode = command->mode;
     lock->limit = 1;
+    lock->release = RELEASE_CLOSE;
     lock->stamp_ms = command->stamp_ms;
     lock->node = command->node;
     lock->incarnation = command->incarnation;
     lock->seq = command->seq;
-    list_append(&model->locks, lock);
+    naive__append(&model->locks, lock);
     naive_lock(model, lock->parent)->stamp_ms = command->stamp_ms;
     *ret_lock = lock->id;
     return 0;
+}
+
+static bool is_in_use(const struct naive_model *model, uint64_t lock)
+{
+    for (size_t i = 0; i < model->claims.count; i++) {
+        if (naive_claim_at(model, i)->lock == lock)
+            return true;
+    }
+    for (size_t i = 0; i < model->waiters.count; i++) {
+        if (naive_waiter_at(model, i)->lock == lock)
+            return true;
+    }
+    for (size_t i = 0; i < model->delays.count; i++) {
+        if (naive_delay_at(model, i)->lock == lock)
+            return true;
+    }
+    return false;
 }
 
 static bool is_empty(const struct naive_model *model, uint64_t lock)
@@ -480,21 +377,13 @@ static bool is_empty(const struct naive_model *model, uint64_t lock)
         if (naive_lock_at(model, i)->parent == lock)
             return false;
     }
-    for (size_t i = 0; i < model->claims.count; i++) {
-        if (naive_claim_at(model, i)->lock == lock)
-            return false;
-    }
-    for (size_t i = 0; i < model->waiters.count; i++) {
-        if (naive_waiter_at(model, i)->lock == lock)
-            return false;
-    }
-    return true;
+    return !is_in_use(model, lock);
 }
 
 static void remove_lock(struct naive_model *model, struct naive_lock *lock, int64_t stamp_ms)
 {
     naive_lock(model, lock->parent)->stamp_ms = stamp_ms;
-    list_remove(&model->locks, lock);
+    naive__remove(&model->locks, lock);
     free_lock(lock);
 }
 
@@ -511,168 +400,16 @@ static int apply_rmdir(struct naive_model *model, const struct command *command)
     return 0;
 }
 
-/* Whether one more claim, or one more waiter, on this file finds room. A waiter that becomes a
- * claim needs none: it brings its own. */
-static bool has_room(const struct naive_model *model, const struct naive_claim *wanted, bool waits)
-{
-    struct span name = {wanted->name, strlen(wanted->name)};
-    uint64_t more = find_file(model, wanted->lock, name) ? 0 : name.len;
-    if (names_bytes(model) + more > model->limits.names_bytes)
-        return false;
-    if (model->claims.count + model->waiters.count >=
-        (size_t)model->limits.claims + model->limits.waiters)
-        return false;
-    return waits ? model->waiters.count < model->limits.waiters
-                 : model->claims.count < model->limits.claims;
-}
-
-/* Whether the handle has another claim on what it asks for. */
-static bool holds(const struct naive_model *model, const struct naive_claim *wanted)
-{
-    for (size_t i = 0; i < model->claims.count; i++) {
-        const struct naive_claim *claim = naive_claim_at(model, i);
-        if (competes(model, claim, wanted->lock, wanted->name) &&
-            same_handle(claim, wanted->node, wanted->handle))
-            return true;
-    }
-    return false;
-}
-
-/* Whether it is this request's turn: nobody waits whom it must not overtake, and a claim by creating
- * is the first one of its handle. */
-static bool is_its_turn(const struct naive_model *model, const struct naive_claim *wanted)
-{
-    if (holds(model, wanted))
-        return wanted->kind != CLAIM_CREATE;
-    return first_waiter(model, wanted->lock, wanted->name) == NULL;
-}
-
-static struct command_result request(struct naive_model *model, struct naive_claim *wanted,
-                                     bool wait, int64_t stamp_ms)
-{
-    struct naive_claim *held;
-    /* More than once, where ending the claim lets another wait of the same handle in. */
-    while (wanted->kind == CLAIM_FLOCK && (held = flock_claim_of(model, wanted)) != NULL) {
-        if (held->claim_mode == wanted->claim_mode) {
-            struct command_result result = {.token = held->token};
-            free_claim(wanted);
-            return result;
-        }
-        held->doomed = true;
-        sweep(model, CAUSE_CONVERTED, false, stamp_ms);
-    }
-    struct command_result result = {0};
-    if (!conflicts(model, wanted) && is_its_turn(model, wanted)) {
-        if (has_room(model, wanted, false)) {
-            grant(model, wanted, stamp_ms);
-            result.token = wanted->token;
-            return result;
-        }
-        result.error = -ENOLCK;
-    } else if (wanted->kind == CLAIM_CREATE) {
-        result.error = -EEXIST;
-    } else if (!wait) {
-        result.error = -EWOULDBLOCK;
-    } else if (has_room(model, wanted, true)) {
-        wanted->stamp_ms = stamp_ms;
-        need_file(model, wanted);
-        list_append(&model->waiters, wanted);
-        result.queued = true;
-        return result;
-    } else {
-        result.error = -ENOLCK;
-    }
-    free_claim(wanted);
-    return result;
-}
-
-/* A handle is on one file. */
-static bool is_elsewhere(const struct naive_model *model, const struct command *command)
-{
-    for (size_t i = 0; i < model->claims.count + model->waiters.count; i++) {
-        const struct naive_claim *claim = i < model->claims.count
-                                              ? naive_claim_at(model, i)
-                                              : naive_waiter_at(model, i - model->claims.count);
-        if (same_handle(claim, command->node, command->handle) &&
-            !(claim->lock == command->lock && naive_same_name(claim->name, command->name)))
-            return true;
-    }
-    return false;
-}
-
-static struct command_result apply_acquire(struct naive_model *model, const struct command *command)
-{
-    struct command_result refused = {.error = -ESTALE};
-    if (!naive_lock(model, command->lock) || naive_child(model, command->lock, command->name))
-        return refused;
-    if (is_elsewhere(model, command)) {
-        refused.error = -EINVAL;
-        return refused;
-    }
-    struct naive_claim *wanted = allocate(sizeof(*wanted));
-    wanted->lock = command->lock;
-    wanted->name = copy_name(command->name.data, command->name.len);
-    wanted->node = command->node;
-    wanted->handle = command->handle;
-    wanted->seq = command->seq;
-    wanted->kind = command->kind;
-    wanted->claim_mode = command->claim_mode;
-    wanted->process = command->process;
-    wanted->uid = command->uid;
-    wanted->mode = command->mode;
-    wanted->file_uid = command->uid;
-    wanted->file_gid = command->gid;
-    return request(model, wanted, command->wait, command->stamp_ms);
-}
-
-static void doom_handle(struct naive_model *model, uint64_t node, uint64_t handle, bool unlock)
-{
-    for (size_t i = 0; i < model->claims.count; i++) {
-        struct naive_claim *claim = naive_claim_at(model, i);
-        if (same_handle(claim, node, handle) && (!unlock || claim->kind == CLAIM_FLOCK))
-            claim->doomed = true;
-    }
-    for (size_t i = 0; i < model->waiters.count; i++) {
-        struct naive_claim *waiter = naive_waiter_at(model, i);
-        if (same_handle(waiter, node, handle) && !unlock)
-            waiter->doomed = true;
-    }
-}
-
-/* The claim by creating that UNLINK and SET_CLAIM name. */
-static struct naive_claim *named_creator(const struct naive_model *model,
+struct naive_claim *naive__named_creator(const struct naive_model *model,
                                          const struct command *command)
 {
     struct naive_claim *claim = naive_creator(model, command->lock, command->name);
     return claim && claim->token == command->token ? claim : NULL;
 }
 
-static int apply_unlink(struct naive_model *model, const struct command *command)
-{
-    const struct naive_claim *claim = named_creator(model, command);
-    if (!claim)
-        return -ENOENT;
-    if (claim->node != command->node)
-        return -EBUSY;
-    doom_handle(model, claim->node, claim->handle, false);
-    sweep(model, CAUSE_UNLINKED, false, command->stamp_ms);
-    return 0;
-}
-
 static void apply_cancel(struct naive_model *model, const struct command *command)
 {
-    for (size_t i = 0; i < model->claims.count; i++) {
-        struct naive_claim *claim = naive_claim_at(model, i);
-        claim->doomed =
-            same_handle(claim, command->node, command->handle) && claim->seq == command->target;
-    }
-    for (size_t i = 0; i < model->waiters.count; i++) {
-        struct naive_claim *waiter = naive_waiter_at(model, i);
-        waiter->doomed =
-            same_handle(waiter, command->node, command->handle) && waiter->seq == command->target;
-    }
-    sweep(model, CAUSE_CANCELLED, false, command->stamp_ms);
-
+    naive__cancel_claims(model, command);
     struct naive_lock *lock = naive_child(model, command->lock, command->name);
     if (lock && lock->node == command->node && lock->incarnation == command->incarnation &&
         lock->seq == command->target && lock->last_token == 0 && is_empty(model, lock->id))
@@ -685,7 +422,7 @@ static struct naive_file *file_of_handle(const struct naive_model *model,
 {
     for (size_t i = 0; i < model->claims.count; i++) {
         const struct naive_claim *claim = naive_claim_at(model, i);
-        if (same_handle(claim, command->node, command->handle)) {
+        if (naive__same_handle(claim, command->node, command->handle)) {
             struct span name = {claim->name, strlen(claim->name)};
             return naive_file(model, claim->lock, name);
         }
@@ -698,7 +435,7 @@ static int resize(struct naive_model *model, struct naive_file *file, size_t len
     if (len > file->content_len &&
         naive_contents_bytes(model) - file->content_len + len > model->limits.contents_bytes)
         return -ENOSPC;
-    char *content = allocate(len);
+    char *content = naive__allocate(len);
     memcpy(content, file->content ? file->content : "",
            len < file->content_len ? len : file->content_len);
     free(file->content);
@@ -746,18 +483,49 @@ static void set(const struct command *command, uint32_t *mode, uint32_t *uid, ui
         *gid = command->gid;
 }
 
+static bool can_be_set(const struct naive_model *model, const struct naive_lock *lock,
+                       const struct command *command)
+{
+    if (command->attributes & ATTRIBUTE_LIMIT) {
+        if (command->limit > LIMIT_CLAIMS)
+            return false;
+        if ((command->limit == 0) != (lock->limit == 0) && is_in_use(model, lock->id))
+            return false;
+        if (command->limit != 0 && lock->limit != 0 &&
+            command->limit < naive_held(model, lock->id, ""))
+            return false;
+    }
+    if (command->attributes & ATTRIBUTE_RELEASE)
+        return command->release == RELEASE_CLOSE || command->release == RELEASE_EXIT;
+    return true;
+}
+
 static int apply_set_lock(struct naive_model *model, const struct command *command)
 {
     struct naive_lock *lock = naive_lock(model, command->lock);
     if (!lock)
         return -ESTALE;
+    if (!can_be_set(model, lock, command))
+        return -EINVAL;
     set(command, &lock->mode, &lock->uid, &lock->gid);
+    if (command->attributes & ATTRIBUTE_TTL)
+        lock->ttl_ms = command->ttl_ms;
+    if (command->attributes & ATTRIBUTE_RELEASE)
+        lock->release = command->release;
+    if (command->attributes & ATTRIBUTE_DELAY)
+        lock->delay_ms = command->delay_ms;
+    if (command->attributes & ATTRIBUTE_LIMIT) {
+        bool raised = lock->limit != 0 && command->limit > lock->limit;
+        lock->limit = command->limit;
+        if (raised)
+            naive__let_in(model, lock->id, "", command->stamp_ms);
+    }
     return 0;
 }
 
 static int apply_set_claim(struct naive_model *model, const struct command *command)
 {
-    struct naive_claim *claim = named_creator(model, command);
+    struct naive_claim *claim = naive__named_creator(model, command);
     if (!claim)
         return -EPERM;
     set(command, &claim->mode, &claim->file_uid, &claim->file_gid);
@@ -774,7 +542,7 @@ struct command_result naive_apply(struct naive_model *model, const struct comman
     model->order = order;
     model->order_count = order_count;
     if (command->type == COMMAND_INCARNATION) {
-        result.error = apply_incarnation(model, command);
+        result.error = naive__incarnation(model, command);
         return result;
     }
     struct naive_session *session = naive_session(model, command->node);
@@ -797,18 +565,16 @@ struct command_result naive_apply(struct naive_model *model, const struct comman
         result.error = apply_rmdir(model, command);
         break;
     case COMMAND_ACQUIRE:
-        result = apply_acquire(model, command);
+        result = naive__acquire(model, command);
         break;
     case COMMAND_RELEASE:
-        doom_handle(model, command->node, command->handle, false);
-        sweep(model, CAUSE_RELEASED, false, command->stamp_ms);
+        naive__release(model, command);
         break;
     case COMMAND_UNLOCK:
-        doom_handle(model, command->node, command->handle, true);
-        sweep(model, CAUSE_RELEASED, false, command->stamp_ms);
+        naive__unlock(model, command);
         break;
     case COMMAND_UNLINK:
-        result.error = apply_unlink(model, command);
+        result.error = naive__unlink(model, command);
         break;
     case COMMAND_CANCEL:
         apply_cancel(model, command);
@@ -824,6 +590,15 @@ struct command_result naive_apply(struct naive_model *model, const struct comman
         break;
     case COMMAND_SET_CLAIM:
         result.error = apply_set_claim(model, command);
+        break;
+    case COMMAND_END:
+        naive__end(model, command);
+        break;
+    case COMMAND_FORCE:
+        result.error = naive__force(model, command);
+        break;
+    case COMMAND_END_DELAY:
+        naive__end_delay(model, command);
         break;
     }
     return result;

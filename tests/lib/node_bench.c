@@ -81,6 +81,9 @@ static void sink(void *context, const struct node_action *action)
     case NODE_ACTION_SIGNAL:
         bench->signal_sent = action->signal.number;
         break;
+    case NODE_ACTION_WATCH:
+        bench->watched = action->watch;
+        break;
     case NODE_ACTION_TIMER:
         bench->timer_at_ms = action->timer.at_ms;
         break;

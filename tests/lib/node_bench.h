@@ -41,6 +41,7 @@ struct bench {
     char data[BENCH_SLOTS][8192]; /* of DATA, and the names of DIRENTS, each with a newline */
     uint64_t lost_handle;
     int signal_sent;
+    struct process watched; /* the last one */
     enum node_notice_type notices[BENCH_NOTICES];
     size_t notices_count;
 };

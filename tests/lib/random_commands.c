@@ -27,11 +27,20 @@ static bool chance(struct random_commands *r, uint32_t percent)
     return below(r, 100) < percent;
 }
 
+/* Handles and owners have the same numbers. Spread over all 64 bits, but the small ones. */
+static uint64_t spread(uint64_t n)
+{
+    return n % 3 == 0 ? n : n * 0x9e3779b97f4a7c15u;
+}
+
 static uint64_t handle_number(struct random_commands *r)
 {
-    /* Spread over all 64 bits, but the small ones. */
-    uint64_t n = below(r, r->profile->handles) + 1;
-    return n % 3 == 0 ? n : n * 0x9e3779b97f4a7c15u;
+    return spread(below(r, r->profile->handles) + 1);
+}
+
+static uint64_t owner_number(struct random_commands *r)
+{
+    return spread(below(r, r->profile->owners) + 1);
 }
 
 static struct span name_of_file(struct random_commands *r)
@@ -98,24 +107,38 @@ static void choose_attributes(struct random_commands *r, struct command *command
     command->gid = (uint32_t)below(r, 3) * 100;
 }
 
-static void choose_acquire(struct random_commands *r, struct command *command)
+/* What a handle holds or waits for; NULL where that is nothing. */
+static const struct naive_claim *claim_of_handle(const struct random_commands *r, uint64_t node,
+                                                 uint64_t handle)
 {
-    const struct profile *profile = r->profile;
-    const struct naive_claim *on = NULL;
-    bool created = false;
-    command->handle = handle_number(r);
-    for (size_t i = 0; i < r->model->waiters.count; i++) {
-        const struct naive_claim *waiter = naive_waiter_at(r->model, i);
-        if (waiter->node == command->node && waiter->handle == command->handle)
-            on = waiter;
-    }
     for (size_t i = 0; i < r->model->claims.count; i++) {
         const struct naive_claim *claim = naive_claim_at(r->model, i);
-        if (claim->node == command->node && claim->handle == command->handle) {
-            on = claim;
-            created |= claim->kind == CLAIM_CREATE;
-        }
+        if (claim->node == node && claim->handle == handle)
+            return claim;
     }
+    for (size_t i = 0; i < r->model->waiters.count; i++) {
+        const struct naive_claim *waiter = naive_waiter_at(r->model, i);
+        if (waiter->node == node && waiter->handle == handle)
+            return waiter;
+    }
+    return NULL;
+}
+
+static bool has_created(const struct random_commands *r, uint64_t node, uint64_t handle)
+{
+    for (size_t i = 0; i < r->model->claims.count; i++) {
+        const struct naive_claim *claim = naive_claim_at(r->model, i);
+        if (claim->node == node && claim->handle == handle && claim->kind == CLAIM_CREATE)
+            return true;
+    }
+    return false;
+}
+
+/* A file, and a handle that is on no other one. */
+static void choose_place(struct random_commands *r, struct command *command)
+{
+    command->handle = handle_number(r);
+    const struct naive_claim *on = claim_of_handle(r, command->node, command->handle);
     if (on && chance(r, 96)) {
         command->lock = on->lock;
         command->name = span_of(on->name);
@@ -123,16 +146,53 @@ static void choose_acquire(struct random_commands *r, struct command *command)
         command->lock = some_lock(r);
         command->name = name_of_file(r);
     }
+}
+
+/* A file where there is somebody already, mostly through another handle, often of the same owner.
+ */
+static void choose_place_beside(struct random_commands *r, struct command *command,
+                                const struct naive_claim *beside)
+{
+    command->node = beside->node;
+    command->lock = beside->lock;
+    command->name = span_of(beside->name);
+    command->handle = beside->handle;
+    if (beside->kind == CLAIM_FCNTL && chance(r, 60))
+        command->owner = beside->owner;
+    for (int tries = 0; tries < 5 && chance(r, 75); tries++) {
+        uint64_t handle = handle_number(r);
+        const struct naive_claim *on = claim_of_handle(r, command->node, handle);
+        if (on && (on->lock != beside->lock || strcmp(on->name, beside->name) != 0))
+            continue;
+        command->handle = handle;
+        break;
+    }
+}
+
+static void choose_acquire(struct random_commands *r, struct command *command)
+{
+    static const char comm[LIMIT_COMM_BYTES + 1] = "a-long-command-";
+    const struct profile *profile = r->profile;
+    const struct naive_claim *beside = some_claim(r);
+    bool fcntl = chance(r, profile->fcntls);
+    command->owner = owner_number(r);
+    if (beside && chance(r, fcntl ? 60 : 5))
+        choose_place_beside(r, command, beside);
+    else
+        choose_place(r, command);
     /* A handle makes one file at most: that is its CREATE. */
-    command->kind = !created && chance(r, profile->creates) ? CLAIM_CREATE : CLAIM_FLOCK;
-    command->claim_mode =
-        command->kind == CLAIM_FLOCK && chance(r, profile->shared) ? CLAIM_SHARED : CLAIM_EXCLUSIVE;
+    if (!has_created(r, command->node, command->handle) && chance(r, profile->creates))
+        command->kind = CLAIM_CREATE;
+    else
+        command->kind = fcntl ? CLAIM_FCNTL : CLAIM_FLOCK;
+    command->claim_mode = command->kind != CLAIM_CREATE && chance(r, profile->shared)
+                              ? CLAIM_SHARED
+                              : CLAIM_EXCLUSIVE;
     command->wait = chance(r, profile->waits);
-    command->ttl_ms = 10000;
+    command->ttl_ms = 10000 + (uint32_t)below(r, 3);
     command->process.pid = (uint32_t)below(r, 1000);
     command->process.start = next_random(r);
-    snprintf(command->process.comm, sizeof(command->process.comm), "%.*s",
-             (int)below(r, sizeof(command->process.comm)), "a-long-command-name");
+    memcpy(command->process.comm, comm, below(r, sizeof(comm)));
     command->attributes = ATTRIBUTE_MODE | ATTRIBUTE_UID | ATTRIBUTE_GID;
     choose_attributes(r, command);
 }
@@ -147,6 +207,111 @@ static void choose_handle(struct random_commands *r, struct command *command)
     } else {
         command->handle = handle_number(r);
     }
+}
+
+static void choose_unlock(struct random_commands *r, struct command *command)
+{
+    const struct naive_claim *claim = some_claim(r);
+    command->kind = chance(r, r->profile->fcntls) ? CLAIM_FCNTL : CLAIM_FLOCK;
+    command->handle = handle_number(r);
+    command->owner = owner_number(r);
+    command->lock = some_lock(r);
+    command->name = name_of_file(r);
+    if (!claim || chance(r, 10))
+        return;
+    command->node = claim->node;
+    command->handle = claim->handle;
+    command->lock = claim->lock;
+    command->name = span_of(claim->name);
+    if (claim->kind == CLAIM_CREATE || chance(r, 10))
+        return;
+    command->kind = claim->kind;
+    command->owner = claim->owner;
+    if (claim->kind == CLAIM_FCNTL && chance(r, 50))
+        command->handle = handle_number(r);
+}
+
+/* FORCE. */
+static void choose_forced(struct random_commands *r, struct command *command)
+{
+    const struct naive_claim *claim = some_claim(r);
+    command->lock = some_lock(r);
+    command->name = name_of_file(r);
+    command->token = chance(r, 50) ? 0 : below(r, r->model->token + 2);
+    if (!claim || chance(r, 5))
+        return;
+    command->lock = claim->lock;
+    command->name = span_of(claim->name);
+    if (chance(r, 55))
+        command->token = claim->token;
+}
+
+/* END: mostly of a claim that nothing else ends. */
+static void choose_ended(struct random_commands *r, struct command *command)
+{
+    const struct naive_claim *claim = NULL;
+    for (int tries = 0; tries < 6; tries++) {
+        claim = some_claim(r);
+        if (!claim || claim->release == RELEASE_EXIT)
+            break;
+    }
+    command->lock = some_lock(r);
+    command->name = name_of_file(r);
+    command->token = below(r, r->model->token + 2);
+    if (!claim || chance(r, 5))
+        return;
+    if (chance(r, 92))
+        command->node = claim->node;
+    command->token = claim->token;
+    if (chance(r, 90)) {
+        command->lock = claim->lock;
+        command->name = span_of(claim->name);
+    }
+}
+
+/* END_DELAY: of one that lasts, was, or never was. */
+static void choose_delay(struct random_commands *r, struct command *command)
+{
+    const struct naive_model *model = r->model;
+    command->target = chance(r, 70) ? below(r, model->highest_delay + 1) : next_random(r);
+    if (model->delays.count == 0 || chance(r, 25))
+        return;
+    const struct naive_delay *delay = naive_delay_at(model, below(r, model->delays.count));
+    command->target = delay->id;
+    command->lock = delay->lock;
+}
+
+static bool is_in_use(const struct naive_model *model, uint64_t lock)
+{
+    for (size_t i = 0; i < model->claims.count; i++) {
+        if (naive_claim_at(model, i)->lock == lock)
+            return true;
+    }
+    for (size_t i = 0; i < model->waiters.count; i++) {
+        if (naive_waiter_at(model, i)->lock == lock)
+            return true;
+    }
+    return false;
+}
+
+static void choose_settings(struct random_commands *r, struct command *command)
+{
+    command->lock = some_lock(r);
+    for (int tries = 0; tries < 5 && chance(r, 40) && is_in_use(r->model, command->lock); tries++)
+        command->lock = some_lock(r);
+    command->attributes = (uint32_t)below(r, 128);
+    if (chance(r, 50))
+        command->attributes = ATTRIBUTE_LIMIT;
+    choose_attributes(r, command);
+    bool unlimited = chance(r, is_in_use(r->model, command->lock) ? 15 : 50);
+    command->limit = unlimited ? 0 : 1 + (uint32_t)below(r, r->profile->limit);
+    if (chance(r, 2))
+        command->limit = chance(r, 50) ? LIMIT_CLAIMS + 1 : UINT32_MAX;
+    command->ttl_ms = chance(r, 50) ? 0 : 20000 + (uint32_t)below(r, 5);
+    command->release = chance(r, 50) ? RELEASE_CLOSE : RELEASE_EXIT;
+    if (chance(r, 3))
+        command->release = chance(r, 50) ? 0 : RELEASE_EXIT + 1;
+    command->delay_ms = chance(r, r->profile->delays) ? 1000 + (uint32_t)below(r, 5) : 0;
 }
 
 /* UNLINK and SET_CLAIM. */
@@ -166,6 +331,17 @@ static void choose_creator(struct random_commands *r, struct command *command)
         command->name = span_of(claim->name);
     if (chance(r, 90))
         command->token = claim->token;
+}
+
+static bool is_weakened(const struct random_commands *r, const struct command *command)
+{
+    for (size_t i = 0; i < r->model->claims.count; i++) {
+        const struct naive_claim *claim = naive_claim_at(r->model, i);
+        if (claim->weakened && claim->node == command->node && claim->handle == command->handle &&
+            claim->seq == command->target)
+            return true;
+    }
+    return false;
 }
 
 static void choose_cancel(struct random_commands *r, struct command *command)
@@ -190,6 +366,9 @@ static void choose_cancel(struct random_commands *r, struct command *command)
             command->handle = claim->handle;
         if (chance(r, 90))
             command->target = claim->seq;
+        /* No command is cancelled twice. */
+        while (is_weakened(r, command))
+            command->target++;
     }
 }
 
@@ -271,8 +450,10 @@ void random_commands_next(struct random_commands *r, struct command *command)
         choose_acquire(r, command);
         break;
     case COMMAND_RELEASE:
-    case COMMAND_UNLOCK:
         choose_handle(r, command);
+        break;
+    case COMMAND_UNLOCK:
+        choose_unlock(r, command);
         break;
     case COMMAND_UNLINK:
         choose_creator(r, command);
@@ -285,14 +466,21 @@ void random_commands_next(struct random_commands *r, struct command *command)
         choose_data(r, command);
         break;
     case COMMAND_SET_LOCK:
-        command->lock = some_lock(r);
-        command->attributes = (uint32_t)below(r, 8);
-        choose_attributes(r, command);
+        choose_settings(r, command);
         break;
     case COMMAND_SET_CLAIM:
         choose_creator(r, command);
         command->attributes = (uint32_t)below(r, 8);
         choose_attributes(r, command);
+        break;
+    case COMMAND_END:
+        choose_ended(r, command);
+        break;
+    case COMMAND_FORCE:
+        choose_forced(r, command);
+        break;
+    case COMMAND_END_DELAY:
+        choose_delay(r, command);
         break;
     }
     command->stamp_ms = (int64_t)(++r->count * 10 + below(r, 1000));

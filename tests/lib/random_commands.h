@@ -6,7 +6,7 @@
 #include "tests/lib/naive_model.h"
 
 #define RANDOM_NAMES_MAX 64
-#define COMMAND_TYPES    (COMMAND_SET_CLAIM + 1)
+#define COMMAND_TYPES    (COMMAND_END_DELAY + 1)
 
 /* What kind of life the tables lead. Percentages unless the name says otherwise. */
 struct profile {
@@ -24,10 +24,17 @@ struct profile {
     uint32_t waits;
     uint32_t shared;
     uint32_t creates;
-    uint32_t deep; /* MKDIRs that go to the deepest lock */
+    uint32_t fcntls; /* of the claims that are not by creating */
+    uint32_t owners; /* of these, of each node */
+    uint32_t deep;   /* MKDIRs that go to the deepest lock */
+    uint32_t limit;  /* the highest one that is set */
+    uint32_t delays; /* of the settings of a delay, those that are not 0 */
     uint32_t wrong_permille;
     uint8_t weights[COMMAND_TYPES];
 };
+
+extern const struct profile random_profiles[];
+extern const size_t random_profiles_count;
 
 struct random_commands {
     const struct profile *profile;

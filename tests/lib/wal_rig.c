@@ -181,9 +181,9 @@ int rig_open(struct rig *rig)
     rig->failed_calls = 0;
     rig->durable_write = 0;
     rig->message[0] = '\0';
-    int error =
-        wal__open(&rig->loop, powerless_disk_calls(rig->disk), RIG_DIRECTORY, rig->segment_bytes,
-                  &handler, rig, rig->message, sizeof rig->message, &rig->wal);
+    struct wal_options options = {.segment_bytes = rig->segment_bytes};
+    int error = wal_open(&rig->loop, powerless_disk_calls(rig->disk), RIG_DIRECTORY, &options,
+                         &handler, rig, rig->message, sizeof rig->message, &rig->wal);
     if (!error)
         compare(rig);
     return error;

@@ -158,6 +158,35 @@ def interrupted_often(node):
     close_all(a, b)
 
 
+def locks_again(fd):
+    """Asks again and again for the lock that it has, until it is killed."""
+    while True:
+        t.flock(fd, t.EXCLUSIVE)
+
+
+def killed_often(node):
+    """kill -9 in the middle of a call leaves nothing behind, in the count of claims neither."""
+    lock = Lock(node, "killed")
+    dice = random.Random(2)
+    for _ in range(40):
+        a = t.Agent()
+        fd = a.flock_file(lock.file, t.EXCLUSIVE)
+        a.begin("locks_again", fd)
+        time.sleep(dice.random() * 0.01)  # not to synchronise: any moment will do
+        a.kill()
+    wanted = {"claims": "0", "waiters": "0", "claims_of_this_node": "0"}
+    if not t.ok(t.wait_until(lambda: wanted.items() <= t.status(node).items(), 10),
+                "40 times kill -9 of one that asks again for what it has: nothing is left"):
+        t.note(t.status(node))
+    a = t.Agent()
+    fd = a.flock_file(lock.file, t.EXCLUSIVE)
+    t.same((os.path.exists(lock.file), lock.holders()), (True, [a.pid]), "the next one is seen")
+    a.close(fd)
+    fd = a.acquire(lock.file)
+    t.same((os.path.exists(lock.file), lock.holders()), (True, [a.pid]), "one by creating, too")
+    a.kill()
+
+
 def conversion(node):
     lock = Lock(node, "conversion")
     a, b, c = agents = [t.Agent() for _ in range(3)]
@@ -279,25 +308,26 @@ def unlimited(node):
 
 
 def range_locks(node):
-    """fcntl locks are not there yet: they are refused, and never granted."""
-    import fcntl
+    """fcntl locks on parts of a file are not there yet: they are refused, and never granted."""
     lock = Lock(node, "ranges")
     a = t.Agent()
     fd = a.plain(lock.file)
-    for name, command, kind in (("F_SETLK", fcntl.F_SETLK, fcntl.F_WRLCK),
-                                ("F_SETLKW", fcntl.F_SETLKW, fcntl.F_RDLCK),
-                                ("F_OFD_SETLK", 37, fcntl.F_WRLCK),
-                                ("F_OFD_SETLKW", 38, fcntl.F_WRLCK),
-                                ("F_GETLK", fcntl.F_GETLK, fcntl.F_WRLCK)):
-        t.fails("EOPNOTSUPP", name, a.lock_range, fd, command, kind)
-    t.same(lock.holders(), [], "nothing is held by them")
+    for limit, wanted in (("1", "EOPNOTSUPP"), ("2", "EINVAL"), ("unlimited", "EOPNOTSUPP")):
+        t.put(lock.path + "/.limit", limit + "\n")
+        for name, call in (("F_LOCK", os.F_LOCK), ("F_TLOCK", os.F_TLOCK), ("F_TEST", os.F_TEST)):
+            t.fails(wanted, "limit %s: %s of one byte" % (limit, name), a.lockf, fd, call, 1)
+        t.same(lock.holders(), [], "nothing is held by them")
+        a.flock(fd, t.EXCLUSIVE)
+        t.fails(wanted, "limit %s: also for who has flocked it" % limit, a.lockf, fd, os.F_LOCK, 1)
+        a.flock(fd, t.UNLOCK)
     close_all(a)
 
 
 def test():
-    node = t.Node().start()
-    for part in (fifo, sharing, ends, interrupted_often, conversion, inheritance, with_create,
-                 unlimited, range_locks):
+    t.ACTS["locks_again"] = locks_again
+    node = t.Node("--drain-timeout", "5").start()
+    for part in (fifo, sharing, ends, interrupted_often, killed_often, conversion, inheritance,
+                 with_create, unlimited, range_locks):
         t.note(part.__name__)
         part(node)
 

@@ -207,6 +207,12 @@ def pids(path):
     return [row.pid for row in rows(path)]
 
 
+def status(node):
+    """`.lockfs/status`, by its names."""
+    lines = cat(node.path(".lockfs", "status")).splitlines()
+    return dict(line.split(None, 1) for line in lines if " " in line)
+
+
 # ---- nodes
 
 _nodes = []

@@ -18,7 +18,7 @@ def reading(node):
     path, copy = node.path("holders"), t.base() + "/copy"
     text = t.cat(path)
     files = [row.file for row in t.rows(path)]
-    t.same(files, ["claim-%03d" % i for i in range(300)], "300 holders in the order of their grants")
+    t.same(files, ["claim-%03d" % i for i in range(300)], "300 holders, in the order of grants")
     for argv in (["dd", "if=" + path, "of=" + copy, "bs=7", "status=none"], ["cp", path, copy]):
         result = t.run(argv)
         with open(copy) as file:

@@ -90,6 +90,7 @@ def reserved(node):
 
 def handles_without_claim(node):
     os.mkdir(node.path("plain"))
+    os.chmod(node.path("plain"), 0o777)
     path = node.path("plain", "x")
     t.fails("ENOENT", "open without O_CREAT of what nobody claims", os.open, path, os.O_RDONLY)
     fd = os.open(path, PLAIN_TRUNC, 0o600)

@@ -62,6 +62,7 @@ static void test_defaults(void)
     tap_equal(config.ttl_ms, 10000, "ttl");
     tap_equal(config.op_timeout_ms, 5000, "op-timeout");
     tap_equal(config.drain_timeout_ms, 30000, "drain-timeout");
+    tap_equal(config.snapshot_log_bytes, 64 << 20, "snapshot-log-bytes");
     tap_ok(!config.foreground && !config.unguarded, "background, guarded");
     tap_ok(strcmp(config.data, "/nowhere/data") == 0, "data");
     tap_ok(strcmp(config.mount_point, "/nowhere/locks") == 0, "mount point");
@@ -152,6 +153,12 @@ static void test_durations(void)
     refused("--op-timeout 0.099 /m", "out of range: 0.1 to 3600 seconds");
     refused("--op-timeout 3600.001 /m", "--op-timeout");
     refused("--drain-timeout 86400.001 /m", "out of range: 0 to 86400 seconds");
+    refused("--snapshot-log-bytes 1023 /m", "out of range: 1024 to 1073741824 bytes");
+    refused("--snapshot-log-bytes 1073741825 /m", "out of range: 1024 to 1073741824 bytes");
+    refused("--snapshot-log-bytes 64M /m", "not a number of bytes");
+    refused("--snapshot-log-bytes -1 /m", "not a number of bytes");
+    accepted("--data /nowhere/d --snapshot-log-bytes 1024 /m");
+    tap_equal(config.snapshot_log_bytes, 1024, "snapshot-log-bytes");
     accepted("--data /nowhere/d --op-timeout 3600 --drain-timeout 86400 /m");
     tap_ok(config.op_timeout_ms == 3600000 && config.drain_timeout_ms == 86400000, "the largest");
 }
@@ -309,6 +316,7 @@ static void test_help(void)
         "--ttl SECONDS",
         "--op-timeout SECONDS",
         "--drain-timeout SECONDS",
+        "--snapshot-log-bytes N",
         "--unguarded",
         "--remove-guard",
         "-f, --foreground",

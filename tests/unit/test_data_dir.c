@@ -156,10 +156,13 @@ static void test_identity(void)
     expect_refused("identity", -EBADMSG, "missing", "a log without an identity");
     unlink(in_scratch("identity/log-0000000000000001"));
     write_file("identity/mine", "of somebody");
-    tap_equal(try_open("identity", &data_dir), 0, "without a log a new one is drawn");
-    data_dir_close(&data_dir);
+    expect_refused("identity", -ENOTEMPTY, "mine", "a directory with files of somebody");
     len = read_file("identity/mine", bad, sizeof bad);
-    tap_ok(len == 11 && strcmp(bad, "of somebody") == 0, "a foreign file is left alone");
+    tap_ok(len == 11 && strcmp(bad, "of somebody") == 0, "which are left alone");
+    unlink(in_scratch("identity/mine"));
+    tap_ok(try_open("identity", &data_dir) == 0 && data_dir.made && data_dir.identity != identity,
+           "in an empty one a new identity is drawn");
+    data_dir_close(&data_dir);
 }
 
 static void test_not_fit(void)
@@ -180,8 +183,8 @@ static void test_not_fit(void)
     error = data_dir_open("/proc/self/lockfs", message, sizeof message, &data_dir);
     tap_ok(error && strstr(message, "cannot be made"), "where nothing can be made: %s", message);
     error = data_dir_open("/sys/kernel", message, sizeof message, &data_dir);
-    tap_ok(error && strstr(message, geteuid() ? "belongs to" : "cannot be written"),
-           "where nothing can be written: %s", message);
+    tap_ok(error && strstr(message, geteuid() ? "belongs to" : "none of lockfs's"),
+           "a directory of the system: %s", message);
     if (geteuid() == 0) {
         mkdir(in_scratch("foreign"), 0700);
         error = chown(in_scratch("foreign"), 12345, 12345);

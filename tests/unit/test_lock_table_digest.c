@@ -18,7 +18,7 @@ static const struct lock_table_limits limits = {
 struct world {
     void *memory;
     struct lock_table *table;
-    uint64_t seqs[3]; /* by node */
+    uint64_t seqs[4]; /* by node */
     uint64_t locks[2];
 };
 
@@ -80,6 +80,23 @@ enum variation {
     WAITERS_ORDER,
     SEQ,
     TOKEN,
+    LOCK_LIMIT,
+    LOCK_UNLIMITED,
+    LOCK_TTL,
+    LOCK_RELEASE,
+    LOCK_DELAY,
+    CLAIM_TTL,
+    CLAIM_RELEASE,
+    FCNTL_KIND,
+    FCNTL_MODE,
+    FCNTL_OWNER,
+    FCNTL_CONVERTED,
+    WAITER_TTL,
+    WAITER_OWNER,
+    DELAY_ENDED,
+    DELAY_FILE,
+    DELAY_MS,
+    DELAY_STAMP,
     VARIATIONS,
 };
 
@@ -111,6 +128,23 @@ static const char *const variation_names[VARIATIONS] = {
     "the order of two waiters",
     "the number of commands",
     "the counter of tokens",
+    "the limit of a lock",
+    "that it is unlimited",
+    "its TTL",
+    "its release mode",
+    "its delay",
+    "the TTL of a claim",
+    "its release mode",
+    "that a claim is by fcntl",
+    "its mode",
+    "its owner",
+    "that it replaced another one",
+    "the TTL of a waiter",
+    "the owner of a waiter",
+    "that a delay is over",
+    "the file of a delay",
+    "the length of a delay",
+    "when a delay began",
 };
 
 static void world_init(struct world *world)
@@ -121,6 +155,119 @@ static void world_init(struct world *world)
         abort();
     memset(world->memory, 0, size);
     world->table = lock_table_init(world->memory, &limits);
+}
+
+/* A lock of its own, with settings. */
+static uint64_t add_lock(struct world *world, struct command settings, const char *name)
+{
+    settings.type = COMMAND_SET_LOCK;
+    settings.node = 1;
+    settings.lock =
+        apply(world,
+              (struct command){
+                  .type = COMMAND_MKDIR, .node = 1, .lock = LOCK_TABLE_ROOT, .name = span_of(name)})
+            .lock;
+    settings.attributes = ATTRIBUTE_LIMIT | ATTRIBUTE_TTL | ATTRIBUTE_RELEASE | ATTRIBUTE_DELAY;
+    apply(world, settings);
+    return settings.lock;
+}
+
+static void add_settings(struct world *world, enum variation v)
+{
+    struct command settings = {
+        .limit = v == LOCK_UNLIMITED ? 0
+                 : v == LOCK_LIMIT   ? 3
+                                     : 2,
+        .ttl_ms = v == LOCK_TTL ? 20000 : 0,
+        .release = v == LOCK_RELEASE ? RELEASE_EXIT : RELEASE_CLOSE,
+        .delay_ms = v == LOCK_DELAY ? 1000 : 0,
+    };
+    add_lock(world, settings, "settings");
+    /* A claim keeps what its lock had. */
+    settings = (struct command){
+        .limit = 1,
+        .ttl_ms = v == CLAIM_TTL ? 30000 : 20000,
+        .release = v == CLAIM_RELEASE ? RELEASE_EXIT : RELEASE_CLOSE,
+    };
+    uint64_t lock = add_lock(world, settings, "kept");
+    apply(world, (struct command){.type = COMMAND_ACQUIRE,
+                                  .node = 1,
+                                  .handle = 20,
+                                  .lock = lock,
+                                  .name = span_of("f"),
+                                  .kind = CLAIM_CREATE,
+                                  .claim_mode = CLAIM_EXCLUSIVE});
+    apply(world, (struct command){.type = COMMAND_SET_LOCK,
+                                  .node = 1,
+                                  .lock = lock,
+                                  .attributes = ATTRIBUTE_TTL | ATTRIBUTE_RELEASE,
+                                  .release = RELEASE_CLOSE});
+}
+
+static void add_fcntl(struct world *world, enum variation v)
+{
+    /* Another claim before, of the same owner or of another one, which makes no difference later.
+     */
+    struct command acquire = {
+        .type = COMMAND_ACQUIRE,
+        .node = 1,
+        .handle = 30,
+        .lock = LOCK_TABLE_ROOT,
+        .name = span_of("fcntl"),
+        .kind = CLAIM_FCNTL,
+        .claim_mode = CLAIM_SHARED,
+        .owner = v == FCNTL_CONVERTED ? 30 : 31,
+        .ttl_ms = 10000,
+    };
+    struct command unlock = {
+        .type = COMMAND_UNLOCK,
+        .node = 1,
+        .lock = LOCK_TABLE_ROOT,
+        .name = span_of("fcntl"),
+        .kind = CLAIM_FCNTL,
+        .owner = 31,
+    };
+    apply(world, acquire);
+    apply(world, unlock);
+    acquire.kind = v == FCNTL_KIND ? CLAIM_FLOCK : CLAIM_FCNTL;
+    acquire.claim_mode = v == FCNTL_MODE ? CLAIM_SHARED : CLAIM_EXCLUSIVE;
+    acquire.owner = v == FCNTL_OWNER ? 32 : 30;
+    apply(world, acquire);
+    acquire.handle = 33;
+    acquire.kind = CLAIM_FCNTL;
+    acquire.claim_mode = CLAIM_EXCLUSIVE;
+    acquire.owner = v == WAITER_OWNER ? 34 : 33;
+    acquire.ttl_ms = v == WAITER_TTL ? 20000 : 10000;
+    acquire.wait = true;
+    apply(world, acquire);
+}
+
+static void add_delay(struct world *world, enum variation v)
+{
+    struct command start = {.type = COMMAND_INCARNATION, .node = 3, .incarnation = 300};
+    struct command settings = {.release = RELEASE_CLOSE, .delay_ms = v == DELAY_MS ? 2000 : 1000};
+    uint64_t lock = add_lock(world, settings, "delayed");
+    apply(world, start);
+    apply(world, (struct command){.type = COMMAND_ACQUIRE,
+                                  .node = 3,
+                                  .handle = 1,
+                                  .lock = lock,
+                                  .name = span_of(v == DELAY_FILE ? "g" : "f"),
+                                  .kind = CLAIM_FLOCK,
+                                  .claim_mode = CLAIM_EXCLUSIVE});
+    start.incarnation = 301;
+    start.replaces = 300;
+    start.stamp_ms = v == DELAY_STAMP ? 41 : 40;
+    apply(world, start);
+    apply(world,
+          (struct command){
+              .type = COMMAND_SET_LOCK, .node = 1, .lock = lock, .attributes = ATTRIBUTE_DELAY});
+    struct delay_view delay = {0};
+    if (!lock_table_next_delay(world->table, 0, &delay))
+        tap_ok(false, "a delay began");
+    apply(world, (struct command){.type = COMMAND_END_DELAY,
+                                  .node = 1,
+                                  .target = v == DELAY_ENDED ? delay.id : delay.id + 1000});
 }
 
 static uint64_t digest_of(enum variation v)
@@ -215,6 +362,9 @@ static uint64_t digest_of(enum variation v)
     struct command release = {.type = COMMAND_RELEASE, .node = 2, .handle = 4};
     apply(&world, v == TOKEN ? flock : release);
     apply(&world, release);
+    add_settings(&world, v);
+    add_fcntl(&world, v);
+    add_delay(&world, v);
     if (v == SEQ)
         apply(&world, release);
     uint64_t digest = lock_table_digest(world.table);

@@ -14,170 +14,10 @@
 #include "tests/lib/naive_compare.h"
 #include "tests/lib/naive_model.h"
 #include "tests/lib/random_commands.h"
+#include "tests/lib/random_stats.h"
 #include "tests/lib/tap.h"
 
 #define HISTORY 30
-
-#define WEIGHTS(inc, mkd, rmd, acq, rel, unl, del, can, wri, tru, setl, setc)                      \
-    {                                                                                              \
-        0, inc, mkd, rmd, acq, rel, unl, del, can, wri, tru, setl, setc                            \
-    }
-
-static const struct profile profiles[] = {
-    {"tiny",
-     {5, 6, 4, 3, 70, 6000},
-     20,
-     3000,
-     1,
-     4,
-     6,
-     8,
-     20,
-     4200,
-     30,
-     60,
-     40,
-     30,
-     20,
-     20,
-     WEIGHTS(1, 10, 5, 60, 12, 6, 6, 8, 12, 4, 3, 3)},
-    {"crowd",
-     {6, 100, 60, 3, 1000, 50000},
-     15,
-     6000,
-     1,
-     3,
-     12,
-     4,
-     6,
-     50,
-     30,
-     70,
-     50,
-     20,
-     10,
-     10,
-     WEIGHTS(1, 2, 1, 100, 25, 15, 6, 12, 3, 2, 2, 2)},
-    {"root",
-     {8, 200, 100, 3, 2000, 50000},
-     12,
-     6000,
-     2,
-     3,
-     16,
-     12,
-     8,
-     60,
-     92,
-     60,
-     45,
-     25,
-     10,
-     10,
-     WEIGHTS(1, 3, 2, 90, 25, 12, 8, 10, 5, 2, 2, 2)},
-    {"numbered",
-     {12, 200, 100, 3, 2000, 50000},
-     12,
-     6000,
-     2,
-     3,
-     16,
-     10,
-     8,
-     60,
-     5,
-     60,
-     60,
-     25,
-     10,
-     10,
-     WEIGHTS(1, 6, 3, 90, 25, 12, 8, 10, 5, 2, 2, 2)},
-    {"deep",
-     {40, 60, 40, 3, 1500, 50000},
-     10,
-     5000,
-     4,
-     2,
-     10,
-     10,
-     12,
-     60,
-     10,
-     50,
-     40,
-     25,
-     70,
-     15,
-     WEIGHTS(1, 45, 22, 50, 14, 6, 6, 14, 3, 2, 8, 3)},
-    {"restarts",
-     {8, 100, 60, 4, 1000, 50000},
-     10,
-     5000,
-     1,
-     4,
-     10,
-     6,
-     8,
-     60,
-     40,
-     70,
-     50,
-     25,
-     10,
-     120,
-     WEIGHTS(12, 6, 3, 90, 10, 6, 4, 8, 4, 2, 2, 2)},
-    {"contents",
-     {6, 40, 20, 3, 1000, 20000},
-     10,
-     4000,
-     4,
-     3,
-     10,
-     10,
-     8,
-     4300,
-     60,
-     40,
-     40,
-     40,
-     10,
-     10,
-     WEIGHTS(1, 3, 2, 40, 10, 5, 5, 5, 60, 25, 1, 1)},
-    {"long names",
-     {12, 40, 20, 3, 2600, 20000},
-     6,
-     4000,
-     2,
-     3,
-     10,
-     16,
-     255,
-     40,
-     40,
-     60,
-     40,
-     30,
-     30,
-     10,
-     WEIGHTS(1, 12, 6, 60, 12, 6, 6, 6, 4, 2, 2, 2)},
-    {"wide",
-     {100, 2000, 1000, 6, 50000, 500000},
-     5,
-     20000,
-     500,
-     6,
-     150,
-     64,
-     40,
-     100,
-     40,
-     60,
-     50,
-     40,
-     20,
-     5,
-     WEIGHTS(0, 10, 3, 110, 12, 8, 6, 6, 8, 3, 3, 3)},
-};
 
 struct effects {
     struct effect *items;
@@ -190,75 +30,6 @@ struct past {
     struct command command;
     char name[LIMIT_NAME_BYTES];
     struct command_result result;
-};
-
-enum stat {
-    STAT_GRANTS,
-    STAT_SHARED_GRANTS,
-    STAT_PASSES,
-    STAT_KEPT,
-    STAT_EEXIST,
-    STAT_EWOULDBLOCK,
-    STAT_WAITS,
-    STAT_HAND_OFFS,
-    STAT_CONVERSIONS,
-    STAT_RELEASES,
-    STAT_CANCELLED_WAITS,
-    STAT_CANCELLED_CLAIMS,
-    STAT_CANCELLED_MKDIRS,
-    STAT_MKDIRS,
-    STAT_RMDIRS,
-    STAT_UNLINKS,
-    STAT_WRITES,
-    STAT_INCARNATIONS,
-    STAT_ENDED_BY_INCARNATION,
-    STAT_ENOLCK,
-    STAT_ENOSPC,
-    STAT_ENOSPC_SESSIONS,
-    STAT_EFBIG,
-    STAT_ENAMETOOLONG,
-    STAT_ENOTEMPTY,
-    STAT_EBUSY,
-    STAT_EPERM,
-    STAT_EINVAL,
-    STAT_ENOENT,
-    STAT_ESTALE,
-    STAT_EPROTO,
-    STATS,
-};
-
-static const char *const stat_names[STATS] = {
-    [STAT_GRANTS] = "grants at once",
-    [STAT_SHARED_GRANTS] = "of these shared",
-    [STAT_PASSES] = "of these past waiters",
-    [STAT_KEPT] = "flock claims asked for again",
-    [STAT_EEXIST] = "refusals, EEXIST",
-    [STAT_EWOULDBLOCK] = "refusals, EWOULDBLOCK",
-    [STAT_WAITS] = "waits",
-    [STAT_HAND_OFFS] = "hand-offs",
-    [STAT_CONVERSIONS] = "conversions",
-    [STAT_RELEASES] = "claims released",
-    [STAT_CANCELLED_WAITS] = "cancelled waits",
-    [STAT_CANCELLED_CLAIMS] = "cancelled claims",
-    [STAT_CANCELLED_MKDIRS] = "cancelled mkdirs",
-    [STAT_MKDIRS] = "mkdirs",
-    [STAT_RMDIRS] = "rmdirs",
-    [STAT_UNLINKS] = "unlinks",
-    [STAT_WRITES] = "writes",
-    [STAT_INCARNATIONS] = "incarnations",
-    [STAT_ENDED_BY_INCARNATION] = "claims and waits that these ended",
-    [STAT_ENOLCK] = "ENOLCK",
-    [STAT_ENOSPC] = "ENOSPC",
-    [STAT_ENOSPC_SESSIONS] = "ENOSPC of sessions",
-    [STAT_EFBIG] = "EFBIG",
-    [STAT_ENAMETOOLONG] = "ENAMETOOLONG",
-    [STAT_ENOTEMPTY] = "ENOTEMPTY",
-    [STAT_EBUSY] = "EBUSY",
-    [STAT_EPERM] = "EPERM",
-    [STAT_EINVAL] = "EINVAL",
-    [STAT_ENOENT] = "ENOENT",
-    [STAT_ESTALE] = "ESTALE",
-    [STAT_EPROTO] = "EPROTO",
 };
 
 struct run {
@@ -280,7 +51,7 @@ struct run {
     bool changed; /* since `digest` was taken */
     struct past history[HISTORY];
     bool failed;
-    uint64_t stats[STATS];
+    struct random_stats stats;
 };
 
 /* Printing. */
@@ -288,10 +59,16 @@ struct run {
 static const char *type_name(enum command_type type)
 {
     static const char *const names[COMMAND_TYPES] = {
-        "?",      "INCARNATION", "MKDIR", "RMDIR",    "ACQUIRE",  "RELEASE",   "UNLOCK",
-        "UNLINK", "CANCEL",      "WRITE", "TRUNCATE", "SET_LOCK", "SET_CLAIM",
+        "?",         "INCARNATION", "MKDIR",  "RMDIR",     "ACQUIRE",  "RELEASE",
+        "UNLOCK",    "UNLINK",      "CANCEL", "WRITE",     "TRUNCATE", "SET_LOCK",
+        "SET_CLAIM", "END",         "FORCE",  "END_DELAY",
     };
     return names[type];
+}
+
+static const char *kind_name(enum claim_kind kind)
+{
+    return kind == CLAIM_CREATE ? "create" : kind == CLAIM_FLOCK ? "flock" : "fcntl";
 }
 
 static const char *mode_name(enum claim_mode mode)
@@ -325,29 +102,44 @@ static void print_past(const struct past *past)
         printf(" replaces %" PRIu64 " boot %02x%02x", c->replaces, c->boot_id[0], c->boot_id[1]);
         break;
     case COMMAND_ACQUIRE:
-        printf(" handle %" PRIx64 " %s %s%s", c->handle,
-               c->kind == CLAIM_CREATE ? "create" : "flock", mode_name(c->claim_mode),
-               c->wait ? " wait" : "");
+        printf(" handle %" PRIx64 " owner %" PRIx64 " %s %s ttl %" PRIu32 "%s", c->handle, c->owner,
+               kind_name(c->kind), mode_name(c->claim_mode), c->ttl_ms, c->wait ? " wait" : "");
         break;
     case COMMAND_UNLINK:
     case COMMAND_SET_CLAIM:
+    case COMMAND_END:
+    case COMMAND_FORCE:
         printf(" token %" PRIu64, c->token);
         break;
     case COMMAND_CANCEL:
         printf(" handle %" PRIx64 " target %" PRIu64, c->handle, c->target);
         break;
     case COMMAND_RELEASE:
-    case COMMAND_UNLOCK:
         printf(" handle %" PRIx64, c->handle);
+        break;
+    case COMMAND_UNLOCK:
+        printf(" handle %" PRIx64 " owner %" PRIx64 " %s", c->handle, c->owner, kind_name(c->kind));
         break;
     case COMMAND_WRITE:
     case COMMAND_TRUNCATE:
         printf(" handle %" PRIx64 " offset %" PRIu64 "%s, %zu bytes", c->handle, c->offset,
                c->append ? " append" : "", c->data.len);
         break;
+    case COMMAND_SET_LOCK:
+        if (c->attributes & ATTRIBUTE_LIMIT)
+            printf(" limit %" PRIu32, c->limit);
+        if (c->attributes & ATTRIBUTE_TTL)
+            printf(" ttl %" PRIu32, c->ttl_ms);
+        if (c->attributes & ATTRIBUTE_RELEASE)
+            printf(" release %d", (int)c->release);
+        if (c->attributes & ATTRIBUTE_DELAY)
+            printf(" delay %" PRIu32, c->delay_ms);
+        break;
+    case COMMAND_END_DELAY:
+        printf(" target %" PRIu64, c->target);
+        break;
     case COMMAND_MKDIR:
     case COMMAND_RMDIR:
-    case COMMAND_SET_LOCK:
         break;
     }
     printf(" lock %" PRIu64, c->lock);
@@ -357,21 +149,50 @@ static void print_past(const struct past *past)
         printf(" token %" PRIu64, past->result.token);
     if (past->result.lock)
         printf(" lock %" PRIu64, past->result.lock);
-    printf("%s\n", past->result.queued ? " queued" : "");
+    printf("%s%s%s\n", past->result.queued ? " queued" : "", past->result.again ? " again" : "",
+           past->result.converted ? " converted" : "");
 }
 
 static void print_effects(const char *whose, const struct effects *effects)
 {
-    static const char *const types[] = {"?", "GRANTED", "DROPPED", "ENDED"};
-    static const char *const causes[] = {"",         "released",  "converted",
-                                         "unlinked", "cancelled", "incarnation"};
+    static const char *const types[] = {"?", "GRANTED", "DROPPED", "ENDED", "DELAYED"};
+    static const char *const causes[] = {"",          "released",    "converted", "unlinked",
+                                         "cancelled", "incarnation", "exited",    "forced"};
     for (size_t i = 0; i < effects->count; i++) {
         const struct effect *e = &effects->items[i];
         printf("# %s %s %s node %" PRIu64 " handle %" PRIx64 " seq %" PRIu64 " token %" PRIu64
-               " lock %" PRIu64 " %s %s pid %" PRIu32 "%s\n",
+               " owner %" PRIx64 " ttl %" PRIu32 " release %d lock %" PRIu64 " %s %s pid %" PRIu32
+               "%s%s%s\n",
                whose, types[e->type], causes[e->cause], e->node, e->handle, e->seq, e->token,
-               e->lock, e->kind == CLAIM_CREATE ? "create" : "flock", mode_name(e->claim_mode),
-               e->process.pid, e->same_boot ? " same boot" : "");
+               e->owner, e->ttl_ms, (int)e->release, e->lock, kind_name(e->kind),
+               mode_name(e->claim_mode), e->process.pid, e->same_boot ? " same boot" : "",
+               e->again ? " again" : "", e->converted ? " converted" : "");
+    }
+}
+
+static void print_claim(const struct run *run, const struct naive_claim *claim)
+{
+    printf("# model has %s node %" PRIu64 " handle %" PRIx64 " seq %" PRIu64 " token %" PRIu64
+           " owner %" PRIx64 " lock %" PRIu64 " of limit %" PRIu32 " %s %s",
+           claim->token ? "claim" : "wait ", claim->node, claim->handle, claim->seq, claim->token,
+           claim->owner, claim->lock, naive_lock(run->model, claim->lock)->limit,
+           kind_name(claim->kind), mode_name(claim->claim_mode));
+    print_name(claim->name, strlen(claim->name));
+    printf("\n");
+}
+
+static void print_model(const struct run *run)
+{
+    const struct naive_model *model = run->model;
+    for (size_t i = 0; i < model->claims.count && i < HISTORY; i++)
+        print_claim(run, naive_claim_at(model, i));
+    for (size_t i = 0; i < model->waiters.count && i < HISTORY; i++)
+        print_claim(run, naive_waiter_at(model, i));
+    for (size_t i = 0; i < model->delays.count && i < HISTORY; i++) {
+        const struct naive_delay *delay = naive_delay_at(model, i);
+        printf("# model has delay %" PRIu64 " lock %" PRIu64, delay->id, delay->lock);
+        print_name(delay->name, strlen(delay->name));
+        printf("\n");
     }
 }
 
@@ -391,6 +212,7 @@ static void report(struct run *run, const char *what)
     }
     print_effects("table:", &run->effects);
     print_effects("model:", &run->expected);
+    print_model(run);
 }
 
 /* Applying and comparing. */
@@ -404,11 +226,24 @@ static void keep_effect(void *context, const struct effect *effect)
     }
     /* Without the fields that say nothing in an effect of its type. */
     struct effect *kept = &effects->items[effects->count++];
+    if (effect->type == EFFECT_DELAYED) {
+        *kept =
+            (struct effect){.type = EFFECT_DELAYED, .token = effect->token, .lock = effect->lock};
+        return;
+    }
     *kept = *effect;
     if (effect->type == EFFECT_GRANTED)
         kept->cause = CAUSE_NONE;
+    else
+        kept->again = kept->converted = false;
+    if (kept->again) /* of the claim or of the wait? */
+        memset(&kept->process, 0, sizeof(kept->process));
     if (effect->type == EFFECT_DROPPED)
-        kept->token = 0;
+        kept->token = kept->ttl_ms = 0;
+    if (effect->kind != CLAIM_FCNTL)
+        kept->owner = 0;
+    if (effect->kind != CLAIM_CREATE)
+        kept->release = 0;
     if (effect->type != EFFECT_ENDED || effect->cause != CAUSE_INCARNATION)
         kept->same_boot = false;
 }
@@ -417,7 +252,9 @@ static bool same_effect(const struct effect *a, const struct effect *b)
 {
     return a->type == b->type && a->cause == b->cause && a->node == b->node &&
            a->handle == b->handle && a->seq == b->seq && a->token == b->token &&
-           a->lock == b->lock && a->kind == b->kind && a->claim_mode == b->claim_mode &&
+           a->owner == b->owner && a->ttl_ms == b->ttl_ms && a->release == b->release &&
+           a->again == b->again && a->converted == b->converted && a->lock == b->lock &&
+           a->kind == b->kind && a->claim_mode == b->claim_mode &&
            a->process.pid == b->process.pid && a->process.start == b->process.start &&
            strcmp(a->process.comm, b->process.comm) == 0 && a->same_boot == b->same_boot;
 }
@@ -452,7 +289,7 @@ static bool tokens_increase(const struct effects *effects, uint64_t token_before
 {
     uint64_t highest = token_before;
     for (size_t i = 0; i < effects->count; i++) {
-        if (effects->items[i].type != EFFECT_GRANTED)
+        if (effects->items[i].type != EFFECT_GRANTED || effects->items[i].again)
             continue;
         if (effects->items[i].token <= highest)
             return false;
@@ -463,72 +300,33 @@ static bool tokens_increase(const struct effects *effects, uint64_t token_before
 
 static bool same_result(const struct command_result *a, const struct command_result *b)
 {
-    return a->error == b->error && a->queued == b->queued && a->token == b->token &&
-           a->lock == b->lock;
+    return a->error == b->error && a->queued == b->queued && a->again == b->again &&
+           a->converted == b->converted && a->token == b->token && a->lock == b->lock &&
+           (a->token == 0 || (a->ttl_ms == b->ttl_ms && a->release == b->release));
 }
 
-static void count_effects(struct run *run)
+/* Gives the delays that have begun in the model the ids that the table chose: those of its last
+ * delays, in their order. Whether they are the same ones shows when the states are compared. */
+static void adopt_delays(struct run *run)
 {
-    uint64_t *stats = run->stats;
+    struct naive_model *model = run->model;
+    uint64_t before = model->highest_delay;
+    struct delay_view view;
+    while (lock_table_next_delay(run->table, model->highest_delay, &view)) {
+        if (!naive_set_delay_id(model, view.lock, (struct span){view.name, view.name_len},
+                                view.id)) {
+            report(run, "a delay began that should not");
+            return;
+        }
+    }
     for (size_t i = 0; i < run->effects.count; i++) {
-        const struct effect *effect = &run->effects.items[i];
-        bool ended = effect->type == EFFECT_ENDED;
-        stats[STAT_HAND_OFFS] += effect->type == EFFECT_GRANTED;
-        stats[STAT_CONVERSIONS] += ended && effect->cause == CAUSE_CONVERTED;
-        stats[STAT_RELEASES] += ended && effect->cause == CAUSE_RELEASED;
-        stats[STAT_CANCELLED_CLAIMS] += ended && effect->cause == CAUSE_CANCELLED;
-        stats[STAT_CANCELLED_WAITS] +=
-            effect->type == EFFECT_DROPPED && effect->cause == CAUSE_CANCELLED;
-        stats[STAT_ENDED_BY_INCARNATION] += effect->cause == CAUSE_INCARNATION;
+        struct effect *effect = &run->effects.items[i];
+        if (effect->type != EFFECT_DELAYED)
+            continue;
+        if (effect->token <= before || effect->token > model->highest_delay)
+            report(run, "the id of a delay");
+        effect->token = 0;
     }
-}
-
-/* Whether somebody waits for what the command asks for. */
-static bool waited_for(const struct naive_model *model, const struct command *command)
-{
-    for (size_t i = 0; i < model->waiters.count; i++) {
-        const struct naive_claim *waiter = naive_waiter_at(model, i);
-        if (waiter->lock == command->lock && (naive_lock(model, command->lock)->limit != 0 ||
-                                              naive_same_name(waiter->name, command->name)))
-            return true;
-    }
-    return false;
-}
-
-static void count_result(struct run *run, const struct command *command,
-                         const struct command_result *result, uint64_t token_before)
-{
-    static const enum stat by_error[] = {
-        [EEXIST] = STAT_EEXIST,       [EWOULDBLOCK] = STAT_EWOULDBLOCK,
-        [ENOLCK] = STAT_ENOLCK,       [ENOSPC] = STAT_ENOSPC,
-        [EFBIG] = STAT_EFBIG,         [ENAMETOOLONG] = STAT_ENAMETOOLONG,
-        [ENOTEMPTY] = STAT_ENOTEMPTY, [EBUSY] = STAT_EBUSY,
-        [EPERM] = STAT_EPERM,         [EINVAL] = STAT_EINVAL,
-        [ENOENT] = STAT_ENOENT,       [ESTALE] = STAT_ESTALE,
-        [EPROTO] = STAT_EPROTO,
-    };
-    uint64_t *stats = run->stats;
-    if (result->error) {
-        if (command->type == COMMAND_INCARNATION && result->error == -ENOSPC)
-            stats[STAT_ENOSPC_SESSIONS]++;
-        else if (command->type == COMMAND_ACQUIRE || result->error != -EEXIST)
-            stats[by_error[-result->error]]++;
-        return;
-    }
-    if (command->type == COMMAND_ACQUIRE && result->queued) {
-        stats[STAT_WAITS]++;
-    } else if (command->type == COMMAND_ACQUIRE && result->token > token_before) {
-        stats[STAT_GRANTS]++;
-        stats[STAT_SHARED_GRANTS] += command->claim_mode == CLAIM_SHARED;
-        stats[STAT_PASSES] += waited_for(run->model, command);
-    } else if (command->type == COMMAND_ACQUIRE) {
-        stats[STAT_KEPT]++;
-    }
-    stats[STAT_MKDIRS] += command->type == COMMAND_MKDIR;
-    stats[STAT_RMDIRS] += command->type == COMMAND_RMDIR;
-    stats[STAT_UNLINKS] += command->type == COMMAND_UNLINK;
-    stats[STAT_WRITES] += command->type == COMMAND_WRITE;
-    stats[STAT_INCARNATIONS] += command->type == COMMAND_INCARNATION;
 }
 
 /* Digests: equal to the twin's, and other than before where anything was applied since. */
@@ -581,10 +379,13 @@ static void compare_answers(struct run *run, const struct command_result *result
         report(run, "two tables with the same past differ");
     if (!same_result(result, expected)) {
         report(run, "the result");
-        tap_note("the table's result: %s%s token %" PRIu64 " lock %" PRIu64,
-                 error_name(result->error), result->queued ? " queued" : "", result->token,
-                 result->lock);
+        tap_note("the table's result: %s%s%s%s token %" PRIu64 " lock %" PRIu64 " ttl %" PRIu32
+                 " release %d",
+                 error_name(result->error), result->queued ? " queued" : "",
+                 result->again ? " again" : "", result->converted ? " converted" : "",
+                 result->token, result->lock, result->ttl_ms, (int)result->release);
     }
+    adopt_delays(run);
     if (!same_effects(&run->effects, &run->expected))
         report(run, "the effects");
     if (!tokens_increase(&run->effects, token_before))
@@ -605,27 +406,25 @@ static void step(struct run *run)
         memcpy(past->name, command.name.data, command.name.len);
 
     run->effects.count = run->twin_effects.count = run->expected.count = 0;
-    size_t locks = model->locks.count;
     uint64_t highest_lock = model->highest_lock;
     uint64_t token_before = model->token;
     struct command_result result =
         lock_table_apply(run->table, &command, keep_effect, &run->effects);
     struct command_result twin_result =
         lock_table_apply(run->twin, &command, keep_effect, &run->twin_effects);
+    random_stats_before(&run->stats, model, &command);
     struct command_result expected = naive_apply(model, &command, keep_effect, &run->expected,
                                                  run->effects.items, run->effects.count);
     if (expected.lock && result.lock > highest_lock) {
         naive_set_lock_id(model, expected.lock, result.lock);
         expected.lock = result.lock;
     }
-    past->result = expected;
+    past->result = result;
     compare_answers(run, &result, &twin_result, &expected, token_before);
     run->changed |= !was_void(run, &command, expected.error);
 
-    count_effects(run);
-    count_result(run, &command, &expected, token_before);
-    run->stats[STAT_CANCELLED_MKDIRS] +=
-        command.type == COMMAND_CANCEL && model->locks.count < locks;
+    random_stats_after(&run->stats, model, &command, &expected, run->expected.items,
+                       run->expected.count);
     free((void *)(uintptr_t)command.name.data);
     free((void *)(uintptr_t)command.data.data);
     if (!run->failed && run->step % run->profile->check_steps == 0)
@@ -667,6 +466,8 @@ static void begin_run(struct run *run)
 
 static void end_run(struct run *run)
 {
+    run->stats.counts[STAT_OBSTACLES] += run->compare.obstacles;
+    run->stats.counts[STAT_NO_OBSTACLES] += run->compare.free_ways;
     naive_free(run->model);
     free(run->twin_memory);
     free(run->memory);
@@ -678,7 +479,7 @@ static void run_profile(struct run *run, const struct profile *profile)
     run->profile = profile;
     /* Of its own for each profile, so that PROFILE repeats one of them alone. */
     random_commands_init(&run->commands, profile,
-                         run->seed + (uint64_t)(profile - profiles) * 0x632be59bd9b4e019u);
+                         run->seed + (uint64_t)(profile - random_profiles) * 0x632be59bd9b4e019u);
     run->step = 0;
     while (run->step < steps && !run->failed) {
         uint64_t end = run->step + profile->run_steps;
@@ -711,21 +512,22 @@ int main(void)
     const char *only = getenv("PROFILE");
     uint64_t steps_made = 0;
     run.seed = from_environment("SEED", new_seed());
-    run.steps_total = from_environment("STEPS", 1200000);
+    run.steps_total = from_environment("STEPS", 1000000);
     tap_note("SEED=%" PRIu64 " STEPS=%" PRIu64, run.seed, run.steps_total);
-    for (size_t i = 0; i < sizeof(profiles) / sizeof(profiles[0]) && !run.failed; i++) {
-        if (only && strcmp(only, profiles[i].name) != 0)
+    for (size_t i = 0; i < random_profiles_count && !run.failed; i++) {
+        if (only && strcmp(only, random_profiles[i].name) != 0)
             continue;
-        run_profile(&run, &profiles[i]);
+        run_profile(&run, &random_profiles[i]);
         steps_made += run.step;
     }
     tap_note("%" PRIu64 " commands in all", steps_made);
-    for (int i = 0; i < STATS; i++) {
+    for (int i = 0; i < RANDOM_STATS; i++) {
         /* One profile, or a few steps, need not see everything. */
         if (only || run.failed || run.steps_total < 1000000)
-            tap_note("%s: %" PRIu64, stat_names[i], run.stats[i]);
+            tap_note("%s: %" PRIu64, random_stat_names[i], run.stats.counts[i]);
         else
-            tap_ok(run.stats[i] > 0, "%s: %" PRIu64, stat_names[i], run.stats[i]);
+            tap_ok(run.stats.counts[i] > 0, "%s: %" PRIu64, random_stat_names[i],
+                   run.stats.counts[i]);
     }
     free(run.effects.items);
     free(run.twin_effects.items);

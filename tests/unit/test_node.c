@@ -126,6 +126,100 @@ static void test_interrupt(void)
     bench_close(bench);
 }
 
+/* A process asks again for the flock that it has, and is killed meanwhile. */
+static void test_killed_while_asking_again(void)
+{
+    struct bench *bench = bench_open(&bench_limits);
+    uint64_t inode, handle;
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 7, &inode, &handle);
+    bench_flock(bench, 1, inode, handle, NODE_FLOCK_EXCLUSIVE, true, 7);
+    bench->auto_persist = false;
+    tap_equal(bench_flock(bench, 1, inode, handle, NODE_FLOCK_EXCLUSIVE, true, 7), -EINPROGRESS,
+              "the flock is asked for again");
+    struct node_event interrupt = {.type = NODE_EVENT_INTERRUPT, .interrupt = {1}};
+    bench_step(bench, &interrupt);
+    bench_release(bench, inode, handle);
+    bench_persist(bench);
+    tap_equal(node_claims_held(bench->node), 0, "nothing is counted as held");
+    bench->auto_persist = true;
+    bench_create(bench, NODE_ROOT_INODE, "f", true, 8, &inode, &handle);
+    tap_equal(bench_lookup(bench, NODE_ROOT_INODE, "f", NULL), 0, "the next claim is visible");
+    bench_close(bench);
+}
+
+/* Two threads ask through one handle, and one of them gives up: the other's success must be true.
+ */
+static void test_given_up_by_one_thread(void)
+{
+    struct bench *bench = bench_open(&bench_limits);
+    uint64_t inode, handle, other, token = 0;
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 7, &inode, &handle);
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 8, &inode, &other);
+    bench->auto_persist = false;
+    bench_flock(bench, 1, inode, handle, NODE_FLOCK_EXCLUSIVE, true, 7);
+    bench_flock(bench, 2, inode, handle, NODE_FLOCK_EXCLUSIVE, true, 7);
+    struct node_event interrupt = {.type = NODE_EVENT_INTERRUPT, .interrupt = {1}};
+    bench_step(bench, &interrupt);
+    bench->auto_persist = true;
+    bench_persist(bench);
+    tap_ok(bench_reply(bench, 2) && bench_reply(bench, 2)->type == NODE_REPLY_DONE,
+           "the thread that did not give up is told that it has the lock");
+    tap_equal(bench_token(bench, inode, handle, &token), 0, "it has");
+    tap_equal(bench_flock(bench, 3, inode, other, NODE_FLOCK_EXCLUSIVE, false, 8), -EWOULDBLOCK,
+              "and nobody else");
+    tap_equal(node_claims_held(bench->node), 1, "there is one claim");
+
+    /* The same at a hand-over: the other one waits, too, and gives up as it is granted. */
+    bench_flock(bench, 1, inode, handle, NODE_FLOCK_UNLOCK, false, 7);
+    tap_equal(bench_flock(bench, 3, inode, other, NODE_FLOCK_EXCLUSIVE, false, 8), 0,
+              "now somebody else has it");
+    bench_flock(bench, 1, inode, handle, NODE_FLOCK_EXCLUSIVE, true, 7);
+    bench_flock(bench, 2, inode, handle, NODE_FLOCK_EXCLUSIVE, true, 7);
+    bench->auto_persist = false;
+    bench_flock(bench, 3, inode, other, NODE_FLOCK_UNLOCK, false, 8);
+    interrupt.interrupt.slot = 2;
+    bench_step(bench, &interrupt);
+    bench->auto_persist = true;
+    bench_persist(bench);
+    tap_ok(bench_reply(bench, 1) && bench_reply(bench, 1)->type == NODE_REPLY_DONE,
+           "one thread is granted");
+    tap_equal(bench_token(bench, inode, handle, &token), 0, "and keeps it");
+    tap_equal(bench_flock(bench, 3, inode, other, NODE_FLOCK_EXCLUSIVE, false, 8), -EWOULDBLOCK,
+              "although the other one gave up");
+    bench_release(bench, inode, handle);
+    tap_equal(node_claims_held(bench->node), 0, "close gives all back");
+    bench_close(bench);
+}
+
+/* On a full disk, many unlocks at once must not use up the room that releases need. */
+static void test_unlock_flood(void)
+{
+    struct bench *bench = bench_open(&bench_limits);
+    uint64_t inode, handle;
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 7, &inode, &handle);
+    bench_flock(bench, 1, inode, handle, NODE_FLOCK_EXCLUSIVE, false, 7);
+    bench_create(bench, NODE_ROOT_INODE, "g", true, 8, NULL, NULL);
+    bench->auto_persist = false;
+    uint64_t room = node_log_reserve(bench->node);
+    size_t counted = bench->entries_count;
+    uint32_t refused = 0;
+    for (uint32_t n = 0; n < 2000; n++) {
+        bench->log_room = room;
+        refused +=
+            bench_flock(bench, 1 + n % 32, inode, handle, NODE_FLOCK_UNLOCK, false, 7) == -ENOSPC;
+        for (; counted < bench->entries_count; counted++)
+            room -= bench->entries[counted].len + LIMIT_RECORD_OVERHEAD_BYTES;
+        if (n % 32 == 31) {
+            bench_persist(bench);
+            bench->log_room = room;
+        }
+    }
+    tap_ok(refused > 0, "some of these find no room");
+    tap_ok(room >= node_log_reserve(bench->node), "what is held can still be given back");
+    tap_ok(!bench->failed, "nothing failed");
+    bench_close(bench);
+}
+
 static void test_timeout(void)
 {
     struct bench *bench = bench_open(&bench_limits);
@@ -377,6 +471,9 @@ int main(void)
     test_nothing_before_durable();
     test_plain_open();
     test_interrupt();
+    test_killed_while_asking_again();
+    test_given_up_by_one_thread();
+    test_unlock_flood();
     test_timeout();
     test_loss();
     test_restart();

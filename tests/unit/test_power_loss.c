@@ -1,7 +1,9 @@
 /*
  * Power loss under a whole node: node, log and recovery as they ship, on a disk that forgets what
  * was not synced. At each of many random points the power fails; then a new daemon starts on what
- * is left, and everything that was acknowledged must be there.
+ * is left, and everything that was acknowledged must be there. Every other disk has snapshots,
+ * after so little work, and a log of such small files, that the power also fails while one is
+ * written, gets its name, or lets files of the log go.
  *
  * SEED and CUTS in the environment replay and lengthen it.
  */
@@ -14,12 +16,14 @@
 #include <uv.h>
 
 #include "fs/node.h"
+#include "fs/snapshot_file.h"
 #include "fs/wal.h"
 #include "tests/lib/node_bench.h"
 #include "tests/lib/powerless_disk.h"
 #include "tests/lib/tap.h"
 
 enum { SLOTS = 16, LOCKS = 6, CUTS = 1200, CUTS_PER_DISK = 15, HELD_MAX = 64 };
+enum { SEGMENT_BYTES = 24 << 10, SNAPSHOT_LOG_BYTES = 5000, LOG_AHEAD_BYTES = 64 << 10 };
 
 /* What the callers were told. */
 struct acknowledged {
@@ -48,6 +52,8 @@ struct machine {
     struct powerless_disk *disk;
     struct disk calls_of_disk;
     struct wal *wal;
+    bool has_snapshots;
+    struct snapshot_writer *snapshots;
     struct node *node;
     void *memory;
     uint64_t incarnation;
@@ -61,6 +67,10 @@ struct machine {
     struct acknowledged acknowledged;
     uint64_t grants;
     uint64_t releases;
+    uint64_t snapshots_made;
+    uint64_t snapshots_failed;
+    uint64_t snapshots_loaded;
+    uint64_t dropped;   /* starts on a log whose first entry was gone */
     const char *broken; /* the first thing that was wrong */
 };
 
@@ -206,7 +216,10 @@ static void step(struct machine *machine, struct node_event *event)
             machine->failed = true;
     }
     if (machine->wal)
-        wal_want_room(machine->wal, node_log_reserve(machine->node));
+        wal_want_room(machine->wal, node_log_reserve(machine->node) + LOG_AHEAD_BYTES);
+    if (machine->snapshots && !machine->failed)
+        snapshot_writer_consider(machine->snapshots, machine->node, wal_written_bytes(machine->wal),
+                                 wal_is_short_of_room(machine->wal));
 }
 
 static void on_state(void *context, uint64_t term, uint64_t vote)
@@ -235,6 +248,53 @@ static void on_failed(void *context, int error, const char *file)
 
 static const struct wal_handler handler = {on_state, on_entry, on_durable, on_failed};
 
+static void drop_log(struct machine *machine, uint64_t index)
+{
+    step(machine, &(struct node_event){.type = NODE_EVENT_COMPACTED, .compacted = {index}});
+    wal_drop_until(machine->wal, index);
+}
+
+static void on_snapshot(void *context, uint64_t index)
+{
+    struct machine *machine = context;
+    machine->snapshots_made++;
+    drop_log(machine, index);
+}
+
+static void on_snapshot_failed(void *context, const char *why)
+{
+    struct machine *machine = context;
+    (void)why;
+    machine->snapshots_failed++;
+}
+
+static const struct snapshot_handler snapshot_handler = {on_snapshot, on_snapshot_failed};
+
+/* The snapshot, and the log behind it. */
+static int recover(struct machine *machine, struct snapshot_info *ret_snapshot, char *message,
+                   size_t size)
+{
+    int error =
+        snapshot_load(&machine->calls_of_disk, "/log", machine->node, ret_snapshot, message, size);
+    if (error)
+        return error;
+    if (ret_snapshot->index) {
+        machine->snapshots_loaded++;
+        step(machine,
+             &(struct node_event){.type = NODE_EVENT_RECOVERED_SNAPSHOT,
+                                  .recovered_snapshot = {ret_snapshot->index, ret_snapshot->term}});
+    }
+    struct wal_options options = {.segment_bytes = machine->has_snapshots ? SEGMENT_BYTES : 0,
+                                  .snapshot_index = ret_snapshot->index};
+    error = wal_open(&machine->loop, &machine->calls_of_disk, "/log", &options, &handler, machine,
+                     message, size, &machine->wal);
+    char byte;
+    machine->dropped +=
+        !error && ret_snapshot->index &&
+        !powerless_disk_peek(machine->disk, "/log/log-0000000000000001", 0, &byte, 1);
+    return error;
+}
+
 /* What a disk does that lies, to see that lies are found out. */
 static int sync_nothing(void *context, int file)
 {
@@ -259,8 +319,8 @@ static bool boot(struct machine *machine)
     machine->ready = machine->failed = false;
     memset(machine->calls, 0, sizeof machine->calls);
     memset(machine->inode, 0, sizeof machine->inode);
-    int error = wal_open(&machine->loop, &machine->calls_of_disk, "/log", &handler, machine,
-                         message, sizeof message, &machine->wal);
+    struct snapshot_info snapshot;
+    int error = recover(machine, &snapshot, message, sizeof message);
     if (error) {
         if (!powerless_disk_stopped(machine->disk)) {
             check(machine, false, "the log opens after a loss of power");
@@ -272,11 +332,22 @@ static bool boot(struct machine *machine)
     wal_flush(machine->wal);
     while (!machine->ready && !machine->failed)
         uv_run(&machine->loop, UV_RUN_ONCE);
+    if (machine->ready && machine->has_snapshots) {
+        static const struct snapshot_options options = {.log_bytes = SNAPSHOT_LOG_BYTES,
+                                                        .in_process = true};
+        error = snapshot_writer_open(&machine->loop, &machine->calls_of_disk, "/log", &options,
+                                     &snapshot, &snapshot_handler, machine, &machine->snapshots);
+        assert(!error);
+        if (snapshot.index)
+            drop_log(machine, snapshot.index);
+    }
     return machine->ready;
 }
 
 static void die(struct machine *machine)
 {
+    snapshot_writer_close(machine->snapshots);
+    machine->snapshots = NULL;
     wal_close(machine->wal);
     machine->wal = NULL;
     uv_run(&machine->loop, UV_RUN_DEFAULT);
@@ -311,6 +382,22 @@ static void release_one(struct machine *machine)
     machine->releases++;
 }
 
+/* So that the log is soon long enough for snapshots. */
+static void write_one(struct machine *machine, uint32_t slot)
+{
+    static const char text[LIMIT_CONTENT_BYTES];
+    const struct acknowledged *acknowledged = &machine->acknowledged;
+    size_t i = random_below(HELD_MAX);
+    if (!acknowledged->held[i].handle)
+        return;
+    request(machine, slot,
+            (struct node_request){.op = NODE_OP_WRITE,
+                                  .inode = acknowledged->held[i].inode,
+                                  .handle = acknowledged->held[i].handle,
+                                  .write = {.data = {text, sizeof text}}},
+            acknowledged->held[i].lock);
+}
+
 /* A few requests of a loop turn. */
 static void work(struct machine *machine)
 {
@@ -320,6 +407,10 @@ static void work(struct machine *machine)
         struct span name = {&"abcdef"[lock], 1};
         struct span file = {&"xyz"[random_below(3)], 1};
         uint32_t what = random_below(10);
+        if (machine->calls[slot].busy)
+            continue;
+        for (int i = 0; i < 8 && machine->has_snapshots && !machine->calls[slot].busy; i++)
+            write_one(machine, slot);
         if (machine->calls[slot].busy)
             continue;
         if (what < 4) {
@@ -410,7 +501,12 @@ static struct machine run(uint64_t cuts, bool lying, uint64_t *ret_cuts, uint64_
     while (cut < cuts && !machine.broken) {
         machine = (struct machine){.incarnation = machine.incarnation,
                                    .grants = machine.grants,
-                                   .releases = machine.releases};
+                                   .releases = machine.releases,
+                                   .has_snapshots = !machine.has_snapshots,
+                                   .snapshots_made = machine.snapshots_made,
+                                   .snapshots_failed = machine.snapshots_failed,
+                                   .snapshots_loaded = machine.snapshots_loaded,
+                                   .dropped = machine.dropped};
         uv_loop_init(&machine.loop);
         machine.disk = powerless_disk_new(random_state);
         machine.calls_of_disk = *powerless_disk_calls(machine.disk);
@@ -418,7 +514,8 @@ static struct machine run(uint64_t cuts, bool lying, uint64_t *ret_cuts, uint64_
             machine.calls_of_disk.sync = sync_nothing;
         for (int i = 0; i < CUTS_PER_DISK && !machine.broken; i++) {
             static const uint32_t reaches[] = {20, 100, 400, 600};
-            powerless_disk_stop_at(machine.disk, 1 + random_below(reaches[random_below(4)]));
+            uint32_t reach = reaches[random_below(4)] << (machine.has_snapshots ? 1 : 0);
+            powerless_disk_stop_at(machine.disk, 1 + random_below(reach));
             bool ready = boot(&machine);
             if (ready) {
                 compare(&machine);
@@ -465,8 +562,15 @@ int main(void)
     tap_note("%llu cuts, %llu of them while starting; %llu grants, %llu releases",
              (unsigned long long)cut, (unsigned long long)boots_cut,
              (unsigned long long)machine.grants, (unsigned long long)machine.releases);
+    tap_note(
+        "%llu snapshots, %llu that failed; %llu starts from one, %llu with a part of the log gone",
+        (unsigned long long)machine.snapshots_made, (unsigned long long)machine.snapshots_failed,
+        (unsigned long long)machine.snapshots_loaded, (unsigned long long)machine.dropped);
     tap_ok(cut >= cuts && machine.grants > cut / 2 && boots_cut > 0,
            "it cut, and there was work to cut");
+    tap_ok(machine.snapshots_made > cut / 4 && machine.snapshots_failed > 0 &&
+               machine.dropped > cut / 16,
+           "it cut while there were snapshots");
 
     machine = run(cuts, true, &cut, &boots_cut);
     tap_ok(machine.broken != NULL, "on a disk whose fdatasync does nothing, it is noticed");

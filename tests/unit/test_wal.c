@@ -454,12 +454,12 @@ static void test_real_disk(void)
         tap_ok(false, "mkdtemp");
         return;
     }
-    int error = wal_open(&rig.loop, &disk_real, directory, &quiet, NULL, rig.message,
+    int error = wal_open(&rig.loop, &disk_real, directory, NULL, &quiet, NULL, rig.message,
                          sizeof rig.message, &wal);
     tap_ok(!error, "a log on a real disk is made %s", error ? rig.message : "");
     tap_equal(wal_disk_bytes(wal), 2 * LIMIT_SEGMENT_BYTES, "of two segments");
     wal_close(wal);
-    error = wal_open(&rig.loop, &disk_real, directory, &quiet, NULL, rig.message,
+    error = wal_open(&rig.loop, &disk_real, directory, NULL, &quiet, NULL, rig.message,
                      sizeof rig.message, &wal);
     tap_ok(!error, "and opened again %s", error ? rig.message : "");
     wal_close(wal);
@@ -471,7 +471,7 @@ static void test_real_disk(void)
         unlink(path);
     }
     rmdir(directory);
-    error = wal_open(&rig.loop, &disk_real, directory, &quiet, NULL, rig.message,
+    error = wal_open(&rig.loop, &disk_real, directory, NULL, &quiet, NULL, rig.message,
                      sizeof rig.message, &wal);
     tap_ok(error == -ENOENT && strstr(rig.message, directory), "no directory: %s", rig.message);
     rig_free(&rig);
