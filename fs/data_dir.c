@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <isa-l/crc.h>
+#include "disk_format.h"
 
 enum {
     VERSION = 1,
@@ -225,7 +225,7 @@ static int lock_directory(const struct opening *opening, int *ret_file)
 
 static uint32_t checksum(char *text, size_t len)
 {
-    return ~crc32_iscsi((unsigned char *)text, (int)len, UINT32_MAX);
+    return crc32c(0, text, len);
 }
 
 static int format_identity(uint64_t identity, char *text, size_t size)

@@ -293,6 +293,7 @@ bool node__visible_file(const struct node *node, uint64_t lock, struct span name
                         struct file_view *ret_view);
 bool node__visible_claim(const struct node *node, const struct claim_view *view);
 enum names_place node__place(uint64_t number);
+void node__reply_attr(struct node *node, uint32_t slot, uint64_t number);
 /* Replies with an entry, and counts the kernel's reference. */
 void node__reply_entry(struct node *node, uint32_t slot, uint64_t number, uint32_t valid_ms);
 

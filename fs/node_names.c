@@ -186,7 +186,7 @@ void node__lookup(struct node *node, const struct node_request *request)
                           child ? NODE_LOCK_ENTRY_VALID_MS : 0);
 }
 
-static void reply_attr(struct node *node, uint32_t slot, uint64_t number)
+void node__reply_attr(struct node *node, uint32_t slot, uint64_t number)
 {
     struct node_reply reply = {.slot = slot, .type = NODE_REPLY_ATTR};
     int error = node__attr(node, number, &reply.attr);
@@ -198,7 +198,7 @@ static void reply_attr(struct node *node, uint32_t slot, uint64_t number)
 
 void node__getattr(struct node *node, const struct node_request *request)
 {
-    reply_attr(node, request->slot, request->inode);
+    node__reply_attr(node, request->slot, request->inode);
 }
 
 static uint32_t attributes_of(uint32_t valid)
@@ -248,7 +248,7 @@ static void setattr_file(struct node *node, const struct node_request *request,
         /* utimens: the renewal that it would stand for happens by itself. */
         bool own = visible && (file.create_token ? file.create_node == node->config.id : true);
         if (own)
-            reply_attr(node, request->slot, request->inode);
+            node__reply_attr(node, request->slot, request->inode);
         else
             node__reply_error(node, request->slot, -EPERM);
         return;
@@ -274,7 +274,7 @@ void node__setattr(struct node *node, const struct node_request *request)
     }
     if (!attributes) {
         /* O_TRUNC and utimens of a control file, utimens of a lock: no effect. */
-        reply_attr(node, request->slot, request->inode);
+        node__reply_attr(node, request->slot, request->inode);
         return;
     }
     struct command command = {

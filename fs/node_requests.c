@@ -283,16 +283,6 @@ static void acquire_applied(struct node *node, const struct command *command,
     settle_request(node, handle, slot, &claim, result->error);
 }
 
-static void setattr_applied(struct node *node, uint32_t slot, uint64_t inode)
-{
-    struct node_reply reply = {.slot = slot, .type = NODE_REPLY_ATTR};
-    int error = node__attr(node, inode, &reply.attr);
-    if (error)
-        node__reply_error(node, slot, error);
-    else
-        node__reply(node, &reply);
-}
-
 static void mkdir_applied(struct node *node, uint32_t slot, uint64_t lock)
 {
     uint32_t inode = tree_make_lock(&node->tree, lock);
@@ -315,7 +305,7 @@ static void reply_applied(struct node *node, uint32_t slot, const struct command
     if (result->error)
         node__reply_error(node, slot, result->error);
     else if (request.op == NODE_OP_SETATTR)
-        setattr_applied(node, slot, request.inode);
+        node__reply_attr(node, slot, request.inode);
     else if (request.op == NODE_OP_WRITE)
         node__reply(node, &(struct node_reply){
                               .slot = slot, .type = NODE_REPLY_WRITTEN, .number = request.number});

@@ -2,7 +2,6 @@
 #include "snapshot_file_internal.h"
 
 #include <assert.h>
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <isa-l/crc.h>
+#include "disk_format.h"
 
 static const char magic[8] = {'l', 'o', 'c', 'k', 'f', 's', '\n', 'S'};
 
@@ -24,38 +23,6 @@ enum {
 
 static_assert(SNAPSHOT__BUFFER_BYTES >= LIMIT_SNAPSHOT_RECORD_BYTES + SNAPSHOT__FRAME_BYTES,
               "a record fits into an empty buffer");
-
-/* Goes on from the CRC of what is before. Not const: the library's prototype wants it so. */
-static uint32_t crc32c(uint32_t before, char *bytes, size_t len)
-{
-    return ~crc32_iscsi((unsigned char *)bytes, (int)len, ~before);
-}
-
-static void put32(char *bytes, uint32_t value)
-{
-    value = htole32(value);
-    memcpy(bytes, &value, sizeof value);
-}
-
-static void put64(char *bytes, uint64_t value)
-{
-    value = htole64(value);
-    memcpy(bytes, &value, sizeof value);
-}
-
-static uint32_t get32(const char *bytes)
-{
-    uint32_t value;
-    memcpy(&value, bytes, sizeof value);
-    return le32toh(value);
-}
-
-static uint64_t get64(const char *bytes)
-{
-    uint64_t value;
-    memcpy(&value, bytes, sizeof value);
-    return le64toh(value);
-}
 
 struct snapshot__path snapshot__path(const char *directory, uint64_t index, const char *suffix)
 {

@@ -1,7 +1,6 @@
 /* Segments and records of the log as bytes, see wal_internal.h. */
 #include "wal_internal.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,7 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include <isa-l/crc.h>
+#include "disk_format.h"
 
 static const char magic[8] = {'l', 'o', 'c', 'k', 'f', 's', '\n', 'L'};
 
@@ -23,38 +22,6 @@ enum {
 };
 
 static const char zeros[ZEROS_BYTES];
-
-/* Not const: the library's prototype wants it so. */
-static uint32_t crc32c(char *bytes, size_t len)
-{
-    return ~crc32_iscsi((unsigned char *)bytes, (int)len, UINT32_MAX);
-}
-
-static void put32(char *bytes, uint32_t value)
-{
-    value = htole32(value);
-    memcpy(bytes, &value, sizeof value);
-}
-
-static void put64(char *bytes, uint64_t value)
-{
-    value = htole64(value);
-    memcpy(bytes, &value, sizeof value);
-}
-
-static uint32_t get32(const char *bytes)
-{
-    uint32_t value;
-    memcpy(&value, bytes, sizeof value);
-    return le32toh(value);
-}
-
-static uint64_t get64(const char *bytes)
-{
-    uint64_t value;
-    memcpy(&value, bytes, sizeof value);
-    return le64toh(value);
-}
 
 struct wal__path wal__path(const char *directory, uint64_t segment, const char *suffix)
 {
@@ -97,7 +64,7 @@ void wal__encode_record(const struct wal__record *record, uint64_t mark, char *b
     put64(bytes + 48, is_entry ? record->term : record->vote);
     if (record->len)
         memcpy(bytes + WAL__RECORD_FIXED_BYTES, record->data, record->len);
-    put32(bytes, crc32c(bytes + 4, size - 4));
+    put32(bytes, crc32c(0, bytes + 4, size - 4));
 }
 
 int wal__record_at(struct wal__window *window, uint64_t offset, struct wal__record *ret_record)
@@ -122,7 +89,7 @@ int wal__record_at(struct wal__window *window, uint64_t offset, struct wal__reco
     error = wal__window_at(window, offset, size, &bytes);
     if (error)
         return error;
-    if (get32(bytes) != crc32c(bytes + 4, size - 4))
+    if (get32(bytes) != crc32c(0, bytes + 4, size - 4))
         return 0;
 
     uint32_t kind = get32(bytes + 32);
@@ -234,7 +201,7 @@ int wal__write_header(const struct disk *disk, int file, const struct wal__segme
     put64(bytes + 24, segment->size);
     put64(bytes + 32, segment->mark);
     put32(bytes + HEADER_CRC_AT,
-          crc32c(bytes + HEADER_CRC_FROM, HEADER_USED_BYTES - HEADER_CRC_FROM));
+          crc32c(0, bytes + HEADER_CRC_FROM, HEADER_USED_BYTES - HEADER_CRC_FROM));
     return disk->write(disk->context, file, bytes, sizeof bytes, 0);
 }
 
@@ -245,7 +212,7 @@ enum wal__header wal__decode_header(char *bytes, struct wal__segment *ret_segmen
         return WAL__HEADER_ZERO;
     if (memcmp(bytes, magic, sizeof magic) != 0 ||
         get32(bytes + HEADER_CRC_AT) !=
-            crc32c(bytes + HEADER_CRC_FROM, HEADER_USED_BYTES - HEADER_CRC_FROM))
+            crc32c(0, bytes + HEADER_CRC_FROM, HEADER_USED_BYTES - HEADER_CRC_FROM))
         return WAL__HEADER_BAD;
     *ret_version = get32(bytes + 12);
     if (*ret_version != WAL__VERSION)
