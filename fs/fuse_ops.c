@@ -220,6 +220,7 @@ static void op_open(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info 
     struct node_event event = request_event(request, NODE_OP_OPEN, inode);
 
     identify(request, &event.request.process);
+    find_groups(request, &event.request);
     event.request.open.write = opens_to_write(file);
     submit(request, &event);
 }

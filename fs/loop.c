@@ -133,8 +133,8 @@ static void tell(const struct node_notice *notice)
                        "refused with ENOSPC, releases go on");
         break;
     case NODE_NOTICE_FORCED:
-        report_limited(limit, REPORT_WARNING,
-                       "%.*s: process %" PRIu32 " (%s) revoked the claim %" PRIu64
+        /* Each one: it is for root and owners only. */
+        report_warning("%.*s: process %" PRIu32 " (%s) revoked the claim %" PRIu64
                        " of process %" PRIu32 " (%s)",
                        path_len, path, process->pid, process->comm, notice->token, holder->pid,
                        holder->comm);

@@ -109,7 +109,7 @@ struct node_request {
     struct process process; /* the caller's process, not its thread */
     uint32_t uid;
     uint32_t gid;
-    /* FLOCK, SETLK: the caller's groups beside `gid`, where node_wants_groups(). */
+    /* OPEN, FLOCK, SETLK: the caller's groups beside `gid`, where node_wants_groups(). */
     const uint32_t *groups;
     size_t groups_count;
     uint64_t inode;

@@ -316,9 +316,9 @@ void node__handle_granted(struct node *node, struct handle *handle, const struct
             claim->token;
     handle->token = claim->token;
     handle->ttl_ms = claim->ttl_ms;
-    handle->granted_ms = node->now_ms;
     if (claim->kind == CLAIM_CREATE) {
         handle->release = claim->release;
+        handle->granted_ms = node->now_ms;
         if (claim->release == RELEASE_EXIT) {
             struct node_action watch = {.type = NODE_ACTION_WATCH, .watch = handle->opener};
             node__emit(node, &watch);

@@ -61,6 +61,7 @@ void node__create(struct node *node, const struct node_request *request)
         node__reply_error(node, request->slot, error ? error : -ENOLCK);
         return;
     }
+    handle->may_claim = true;
     if (!request->open.exclusive) {
         create_plain(node, request, handle);
         return;
@@ -96,7 +97,7 @@ void node__create_applied(struct node *node, uint32_t slot, int error)
                                .type = NODE_REPLY_CREATED,
                                .inode = tree_number(handle->inode, CONTROL_NONE),
                                .handle = request.handle,
-                               .no_flush = true,
+                               .no_flush = handle->release == RELEASE_CLOSE,
                                .attr_valid_ms = NODE_CREATE_ATTR_VALID_MS};
     if (!error) {
         error = node__attr(node, reply.inode, &reply.attr);
@@ -109,6 +110,30 @@ void node__create_applied(struct node *node, uint32_t slot, int error)
     }
     tree_at(&node->tree, handle->inode)->lookups++;
     node__reply(node, &reply);
+}
+
+/* Write permission on a lock is the right to claim (DESIGN A4). The kernel asks for it when a file
+ * is made; who has opened a file of somebody else's claim must be asked here. */
+static bool may_claim(const struct lock_view *lock, const struct node_request *request)
+{
+    if (request->uid == 0)
+        return true;
+    if (request->uid == lock->uid)
+        return lock->mode & 0200;
+    bool member = request->gid == lock->gid;
+    for (size_t i = 0; i < request->groups_count && !member; i++)
+        member = request->groups[i] == lock->gid;
+    return lock->mode & (member ? 0020 : 0002);
+}
+
+bool node_wants_groups(const struct node *node, uint64_t number, uint32_t uid, uint32_t gid)
+{
+    const struct inode *inode = tree_inode(&node->tree, number);
+    struct lock_view lock;
+    if (!inode || !inode->parent || !lock_table_get_lock(node->table, inode->lock, &lock))
+        return false;
+    bool same = !(lock.mode & 0020) == !(lock.mode & 0002);
+    return uid != 0 && uid != lock.uid && gid != lock.gid && !same;
 }
 
 void node__open(struct node *node, const struct node_request *request)
@@ -138,6 +163,7 @@ void node__open(struct node *node, const struct node_request *request)
         return;
     }
     handle->control = control;
+    handle->may_claim = type == HANDLE_FILE && may_claim(&lock, request);
     node__reply(node, &(struct node_reply){.slot = request->slot,
                                            .type = NODE_REPLY_OPENED,
                                            .handle = handle->number});
@@ -236,30 +262,6 @@ void node__release(struct node *node, const struct node_request *request)
     node__reply_done(node, request->slot);
 }
 
-/* Write permission on a lock is the right to claim (DESIGN A4). The kernel asks for it when a file
- * is made; who has opened a file of somebody else's claim must be asked here. */
-static bool may_claim(const struct lock_view *lock, const struct node_request *request)
-{
-    if (request->uid == 0)
-        return true;
-    if (request->uid == lock->uid)
-        return lock->mode & 0200;
-    bool member = request->gid == lock->gid;
-    for (size_t i = 0; i < request->groups_count && !member; i++)
-        member = request->groups[i] == lock->gid;
-    return lock->mode & (member ? 0020 : 0002);
-}
-
-bool node_wants_groups(const struct node *node, uint64_t number, uint32_t uid, uint32_t gid)
-{
-    const struct inode *inode = tree_inode(&node->tree, number);
-    struct lock_view lock;
-    if (!inode || !inode->parent || !lock_table_get_lock(node->table, inode->lock, &lock))
-        return false;
-    bool same = !(lock.mode & 0020) == !(lock.mode & 0002);
-    return uid != 0 && uid != lock.uid && gid != lock.gid && !same;
-}
-
 /* Asks for a flock or fcntl claim, or gives one back. */
 static void lock_file(struct node *node, const struct node_request *request, struct handle *handle,
                       enum claim_kind kind, enum node_flock how, bool wait, uint64_t owner)
@@ -286,7 +288,7 @@ static void lock_file(struct node *node, const struct node_request *request, str
     struct lock_view lock;
     /* A command under way was allowed. */
     bool new_claim = !unlock && !handle->claims && !handle->commands;
-    if (new_claim && lock_table_get_lock(node->table, inode->lock, &lock) &&
+    if (new_claim && !handle->may_claim && lock_table_get_lock(node->table, inode->lock, &lock) &&
         !may_claim(&lock, request)) {
         node__reply_error(node, request->slot, -EACCES);
         return;

@@ -24,6 +24,7 @@ struct handle {
     uint32_t reader;       /* of HANDLE_CONTROL */
     bool closed;           /* by its caller, or its caller never got it */
     bool detached;         /* by its caller, but its claim lives until its process ends */
+    bool may_claim;        /* who opened it had the right: it goes with the descriptor */
     bool lost;             /* a claim of it ended against its will: ESTALE from now on */
     bool unlinked;         /* its own process unlinked its claim: ESTALE, but no loss */
     uint64_t create_token; /* the claims that its callers know of; 0: none */
@@ -31,7 +32,7 @@ struct handle {
     struct list fcntl;         /* records of fcntl claims */
     enum release_mode release; /* of the claim by creating */
     uint32_t ttl_ms;           /* of the latest claim */
-    uint64_t granted_ms;       /* BOOTTIME of the latest claim */
+    uint64_t granted_ms;       /* BOOTTIME of the claim by creating */
     uint64_t token;            /* the largest since it last held nothing */
     uint32_t claims;           /* in the table */
     uint32_t waits;            /* in the table */

@@ -63,8 +63,7 @@ static int file_attr(const struct node *node, const struct inode *inode, struct 
     *ret_attr = (struct node_attr){
         .ino = file_ino(inode->lock, name),
         .type = NODE_FILE,
-        /* Who may open it may claim it: so who may write the lock, and nobody else. */
-        .mode = (lock.mode & 0222) | (lock.mode & 0222) << 1,
+        .mode = 0666, /* who may claim is asked for at flock */
         .uid = lock.uid,
         .gid = lock.gid,
         .nlink = 1,

@@ -50,13 +50,12 @@ static uint64_t next_deadline(const struct node *node)
 }
 
 /* A timer that is set for too early costs one step; setting it anew for each request costs more. */
-static void arm_timer(struct node *node)
+static void arm_timer(struct node *node, uint64_t at_ms)
 {
-    uint64_t next = next_deadline(node);
-    if (!next || (node->timer_at_ms && node->timer_at_ms <= next))
+    if (!at_ms || (node->timer_at_ms && node->timer_at_ms <= at_ms))
         return;
-    node->timer_at_ms = next;
-    struct node_action action = {.type = NODE_ACTION_TIMER, .timer = {node->timer_at_ms}};
+    node->timer_at_ms = at_ms;
+    struct node_action action = {.type = NODE_ACTION_TIMER, .timer = {at_ms}};
     node__emit(node, &action);
 }
 
@@ -71,7 +70,7 @@ void node__time_delays(struct node *node, uint64_t after)
         delay->deadline_ms = node->now_ms + view.delay_ms;
         list_append(&node->delays, offsetof(struct timed_delay, links), &node->delays_timed, slot);
     }
-    arm_timer(node);
+    arm_timer(node, next_deadline(node));
 }
 
 /* A delay that is over is ended by a command, so that it ends at one place in the log. */
@@ -129,7 +128,7 @@ struct request *node__submit(struct node *node, const struct node_request *from,
     if (!waits) {
         request->deadline_ms = node->now_ms + node->config.op_timeout_ms;
         list_append(&node->requests, in_deadlines, &node->deadlines, from->slot + 1);
-        arm_timer(node);
+        arm_timer(node, request->deadline_ms);
     }
     return request;
 }
@@ -212,7 +211,7 @@ void node__timer(struct node *node)
         }
     }
     end_due_delays(node);
-    arm_timer(node);
+    arm_timer(node, next_deadline(node));
 }
 
 /* A request for an fcntl claim has its answer, or will get none. */

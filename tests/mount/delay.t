@@ -191,7 +191,7 @@ def by_name(node):
     b.unlink(path + "/z")
     t.fails("ENOTEMPTY", "rmdir", os.rmdir, path)
     crash(node)
-    t.same(sorted(line[6] for line in delays(path)), ["x", "y"], "a restart keeps both, and no more")
+    t.same(sorted(line[6] for line in delays(path)), ["x", "y"], "a restart keeps both, no more")
     a.kill()
     b.kill()
 

@@ -24,7 +24,8 @@ class Lock:
         return t.pids(self.path + "/holders")
 
     def ends(self, name):
-        t.ok(t.wait_until(lambda: not self.holders() and "x" not in os.listdir(self.path), 10), name)
+        t.ok(t.wait_until(lambda: not self.holders() and "x" not in os.listdir(self.path), 10),
+             name)
 
 
 def make(agent, path, content=b""):
@@ -217,7 +218,8 @@ def unlinked(node):
     make(a, lock.file)
     t.fails(("EACCES", "EPERM"), "another user cannot unlink", stranger.unlink, lock.file)
     a.unlink(lock.file)
-    t.same((lock.holders(), os.path.exists(lock.file)), ([], False), "unlink by the creator ends it")
+    t.same((lock.holders(), os.path.exists(lock.file)), ([], False),
+           "unlink by the creator ends it")
     t.fails("ENODATA", "`token`: free", b.cat, lock.path + "/token")
     t.fails("ENOENT", "a second unlink", a.unlink, lock.file)
     make(b, lock.file)
@@ -354,7 +356,8 @@ def wrong_idiom(node):
     t.ok(t.wait_until(lambda: warned("x")), "create and close: a warning in the log")
     t.ok(any("idiom/x:" in line and "process %d (exit.t)" % a.pid in line
              for line in node.log().splitlines()), "which names the program")
-    result = t.shell('set -C; : > "$f"; read line < /dev/null; sleep 0.2', f=node.path("idiom", "s"))
+    result = t.shell('set -C; : > "$f"; read line < /dev/null; sleep 0.2',
+                     f=node.path("idiom", "s"))
     t.ok(result.returncode == 0 and t.wait_until(lambda: warned("s")), "`: > file` of a shell: too")
 
     a.kill()

@@ -56,7 +56,7 @@ def of_all_kinds(node):
                         ("flock", lambda agent: agent.flock_file(lock.file, t.EXCLUSIVE)),
                         ("shared flock", lambda agent: agent.flock_file(lock.file, t.SHARED)),
                         ("fcntl", lambda agent: agent.fcntl_file(lock.file, fcntl.F_WRLCK)),
-                        ("fcntl to read", lambda agent: agent.fcntl_file(lock.file, fcntl.F_RDLCK))):
+                        ("to read", lambda agent: agent.fcntl_file(lock.file, fcntl.F_RDLCK))):
         a, b = t.Agent(), t.Agent()
         fd = begin(a)
         token = a.token_of(fd)
@@ -78,7 +78,7 @@ def of_all_kinds(node):
              name + ": the log names who did it, and to whom")
         a.close(fd)
         t.same(lock.holders(), [b.pid], name + ": the close of the lost handle ends nothing")
-        t.same(int(t.cat(lock.path + "/token")), b.token_of(fb), name + ": the bystander looks again")
+        t.same(int(t.cat(lock.path + "/token")), b.token_of(fb), name + ": bystanders look again")
         a.kill()
         b.kill()
     t.same(lock.holders(), [], "all are over")

@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -B
-"""`.limit` N: as many holders at once as it says, by O_EXCL, flock and fcntl, whatever the names."""
+"""`.limit` N: as many holders at once as it says, by O_EXCL, flock and fcntl, in any file."""
 
 import fcntl
 import os
@@ -220,7 +220,8 @@ def ranges(node):
     t.fails("EINVAL", "one byte", a.lockf, fa, os.F_TLOCK, 1)
     t.fails("EINVAL", "one byte of a file that nobody has locked", _lock_a_byte, lock)
     a.lock_range(fa, fcntl.F_SETLK, fcntl.F_UNLCK)
-    t.same(t.outcome(c.lock_range, fc, fcntl.F_SETLK, fcntl.F_WRLCK), None, "one goes, another comes")
+    t.same(t.outcome(c.lock_range, fc, fcntl.F_SETLK, fcntl.F_WRLCK), None,
+           "one goes, another comes")
     close_all(agents)
 
 

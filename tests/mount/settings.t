@@ -149,7 +149,8 @@ def while_held(node):
     refused(path, ".limit", "EINVAL", ("1", "unlimited"))
     agents[1].close(fds[1])
     agents[2].close(fds[2])
-    t.ok(t.wait_until(lambda: put(path, ".limit", "unlimited") == 10), "when all are gone, anything")
+    t.ok(t.wait_until(lambda: put(path, ".limit", "unlimited") == 10),
+         "when all are gone, anything")
     fd = agents[0].acquire(path + "/x")
     agents[1].acquire(path + "/y")
     refused(path, ".limit", "EINVAL", ("1", "2", "10"))
