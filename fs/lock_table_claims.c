@@ -10,233 +10,6 @@ static const size_t in_session = offsetof(struct claim, in_session);
 static const size_t in_queue = offsetof(struct claim, in_queue);
 static const size_t in_unsettled = offsetof(struct file, in_unsettled);
 
-/* Finding claims */
-
-static uint64_t name_hash(uint32_t session, uint64_t handle_or_owner)
-{
-    return hash_number(handle_or_owner ^ (uint64_t)session << 48);
-}
-
-static uint32_t next_of_handle(const struct index *index, uint32_t session, uint64_t handle,
-                               uint32_t slot)
-{
-    slot = slot ? index_next(index, slot) : index_first(index, name_hash(session, handle));
-    for (; slot; slot = index_next(index, slot)) {
-        const struct claim *claim = slab_at(index->slab, slot);
-        if (claim->session == session && claim->handle == handle)
-            return slot;
-    }
-    return 0;
-}
-
-/* The next claim of a handle after `slot` (0: the first), 0 at the end. */
-uint32_t lock_table__claim_of(const struct lock_table *table, uint32_t session, uint64_t handle,
-                              uint32_t slot)
-{
-    return next_of_handle(&table->claims_by_handle, session, handle, slot);
-}
-
-static uint32_t waiter_of(const struct lock_table *table, uint32_t session, uint64_t handle,
-                          uint32_t slot)
-{
-    return next_of_handle(&table->waiters_by_handle, session, handle, slot);
-}
-
-/* The next fcntl claim, or waiter, of an owner. */
-static uint32_t next_of_fcntl(const struct index *index, uint32_t session, uint64_t owner,
-                              uint32_t slot)
-{
-    slot = slot ? index_next(index, slot) : index_first(index, name_hash(session, owner));
-    for (; slot; slot = index_next(index, slot)) {
-        const struct claim *claim = slab_at(index->slab, slot);
-        if (claim->session == session && claim->owner == owner)
-            return slot;
-    }
-    return 0;
-}
-
-static uint32_t fcntl_of(const struct lock_table *table, uint32_t session, uint64_t owner,
-                         uint32_t slot)
-{
-    return next_of_fcntl(&table->claims_by_owner, session, owner, slot);
-}
-
-static uint32_t flock_of(const struct lock_table *table, uint32_t session, uint64_t handle)
-{
-    uint32_t slot = lock_table__claim_of(table, session, handle, 0);
-    while (slot && claim_at(table, slot)->kind != CLAIM_FLOCK)
-        slot = lock_table__claim_of(table, session, handle, slot);
-    return slot;
-}
-
-/* What a flock or fcntl request replaces, and 0 for a request to create. */
-static uint32_t older_of(const struct lock_table *table, const struct claim *request, uint32_t file)
-{
-    if (request->kind == CLAIM_FLOCK)
-        return flock_of(table, request->session, request->handle);
-    uint32_t slot = 0;
-    if (request->kind == CLAIM_FCNTL)
-        while ((slot = fcntl_of(table, request->session, request->owner, slot)))
-            if (claim_at(table, slot)->file == file)
-                return slot;
-    return 0;
-}
-
-uint32_t lock_table__claim(const struct lock_table *table, uint64_t token)
-{
-    uint32_t slot = index_first(&table->claims_by_token, hash_number(token));
-    while (slot && claim_at(table, slot)->order != token)
-        slot = index_next(&table->claims_by_token, slot);
-    return slot;
-}
-
-/* Owners */
-
-struct queue *lock_table__queue_of(const struct lock_table *table, uint32_t file)
-{
-    struct lock *lock = lock_at(table, file_at(table, file)->lock);
-    return lock->limit ? &lock->queue : &file_at(table, file)->queue;
-}
-
-static bool is_same_owner(const struct claim *a, const struct claim *b)
-{
-    if (a->session != b->session || (a->kind == CLAIM_FCNTL) != (b->kind == CLAIM_FCNTL))
-        return false;
-    return a->kind == CLAIM_FCNTL ? a->owner == b->owner : a->handle == b->handle;
-}
-
-/* The next claim of the same owner on the same resource. */
-static uint32_t next_of_owner(const struct lock_table *table, const struct claim *who,
-                              const struct queue *queue, uint32_t slot)
-{
-    do
-        slot = who->kind == CLAIM_FCNTL
-                   ? fcntl_of(table, who->session, who->owner, slot)
-                   : lock_table__claim_of(table, who->session, who->handle, slot);
-    while (slot && (!is_same_owner(claim_at(table, slot), who) ||
-                    lock_table__queue_of(table, claim_at(table, slot)->file) != queue));
-    return slot;
-}
-
-/* As what an owner counts on a resource, `without` one claim: 0 where it has no claim there. */
-static uint8_t standing_without(const struct lock_table *table, const struct claim *who,
-                                const struct queue *queue, uint32_t without)
-{
-    uint8_t mode = 0;
-    uint32_t slot = 0;
-    while ((slot = next_of_owner(table, who, queue, slot)))
-        if (slot != without && claim_at(table, slot)->mode > mode)
-            mode = claim_at(table, slot)->mode;
-    return mode;
-}
-
-static uint8_t standing(const struct lock_table *table, const struct claim *who,
-                        const struct queue *queue)
-{
-    return standing_without(table, who, queue, 0);
-}
-
-static_assert((int)CLAIM_EXCLUSIVE > (int)CLAIM_SHARED, "an owner's stronger claim counts");
-
-static void count_owner(struct queue *queue, uint8_t before, uint8_t after)
-{
-    queue->exclusive_owners += (after == CLAIM_EXCLUSIVE) - (before == CLAIM_EXCLUSIVE);
-    queue->shared_owners += (after == CLAIM_SHARED) - (before == CLAIM_SHARED);
-}
-
-uint32_t lock_table__places_taken(const struct queue *queue)
-{
-    return queue->exclusive_owners + (queue->shared_owners != 0);
-}
-
-/* Whether one is the request's own, by its handle or by its owner. */
-static bool is_own(const struct claim *claim, const struct claim *request)
-{
-    bool both_fcntl = claim->kind == CLAIM_FCNTL && request->kind == CLAIM_FCNTL;
-    return is_same_owner(claim, request) ||
-           (!both_fcntl && claim->session == request->session && claim->handle == request->handle);
-}
-
-bool lock_table__is_obstacle(const struct claim *claim, uint32_t session, uint64_t handle,
-                             uint64_t owner, uint8_t mode)
-{
-    struct claim request = {
-        .session = (uint16_t)session, .handle = handle, .owner = owner, .kind = CLAIM_FCNTL};
-    return !is_own(claim, &request) && (mode == CLAIM_EXCLUSIVE || claim->mode == CLAIM_EXCLUSIVE);
-}
-
-/* Whether all that an fcntl owner has on a resource came through one handle. */
-static bool is_of_handle_only(const struct lock_table *table, const struct claim *who,
-                              const struct queue *queue)
-{
-    uint32_t slot = 0;
-    while ((slot = next_of_owner(table, who, queue, slot)))
-        if (claim_at(table, slot)->handle != who->handle)
-            return false;
-    return true;
-}
-
-/* Takes the owners that cannot stand in a request's way out of a count: its own, and those of other
- * claims of its handle. True where there is one. */
-static bool leave_out_own(const struct lock_table *table, const struct queue *queue,
-                          const struct claim *request, struct queue *count)
-{
-    uint8_t own = standing(table, request, queue);
-    bool any = own != 0;
-    count_owner(count, own, 0);
-    uint32_t slot = 0;
-    bool handle_counted = request->kind != CLAIM_FCNTL;
-    while ((slot = lock_table__claim_of(table, request->session, request->handle, slot))) {
-        const struct claim *claim = claim_at(table, slot);
-        if (is_same_owner(claim, request) || !is_own(claim, request) ||
-            (claim->kind != CLAIM_FCNTL && handle_counted))
-            continue;
-        /* An fcntl owner has one claim on this file; a handle's other claims are one owner. */
-        handle_counted = handle_counted || claim->kind != CLAIM_FCNTL;
-        any = true;
-        if (claim->kind != CLAIM_FCNTL || is_of_handle_only(table, claim, queue))
-            count_owner(count, standing(table, claim, queue), 0);
-    }
-    return any;
-}
-
-/* Whether a request fits beside others, and whether it may pass those who wait. */
-struct chance {
-    bool fits;
-    bool passes;
-};
-
-static struct chance chance_of(const struct lock_table *table, const struct queue *queue,
-                               uint32_t limit, const struct claim *request)
-{
-    struct queue others = *queue;
-    struct chance chance;
-    /* What the request replaces counts no more. */
-    uint32_t older = older_of(table, request, request->file);
-    uint8_t own = standing_without(table, request, queue, older);
-    chance.passes = leave_out_own(table, queue, request, &others);
-    bool exclusive = request->mode == CLAIM_EXCLUSIVE || own == CLAIM_EXCLUSIVE;
-    uint32_t places = others.exclusive_owners + 1 + (exclusive && others.shared_owners);
-    chance.fits = places <= (limit ? limit : 1);
-    return chance;
-}
-
-/* The queue that a request for a file would meet; `file` 0: nobody else knows that name. */
-static const struct queue *queue_for(const struct lock_table *table, uint32_t lock, uint32_t file)
-{
-    static const struct queue empty;
-    if (lock_at(table, lock)->limit)
-        return &lock_at(table, lock)->queue;
-    return file ? &file_at(table, file)->queue : &empty;
-}
-
-bool lock_table__fits(const struct lock_table *table, uint32_t lock, uint32_t file,
-                      const struct claim *request)
-{
-    const struct queue *queue = queue_for(table, lock, file);
-    return chance_of(table, queue, lock_at(table, lock)->limit, request).fits;
-}
-
 /* Claims and waiters come and go */
 
 static struct effect effect_of(const struct lock_table *table, enum effect_type type,
@@ -285,7 +58,7 @@ static void emit_again(struct applying *applying, const struct claim *waiter,
 uint32_t lock_table__put_claim(struct lock_table *table, const struct claim *from)
 {
     struct queue *queue = lock_table__queue_of(table, from->file);
-    uint8_t before = standing(table, from, queue);
+    uint8_t before = lock_table__standing(table, from, queue);
     uint32_t slot = slab_take(&table->claims);
     assert(slot);
     struct claim *claim = claim_at(table, slot);
@@ -301,10 +74,12 @@ uint32_t lock_table__put_claim(struct lock_table *table, const struct claim *fro
     list_append(&table->claims, in_lock, &lock->claims, slot);
     list_append(&table->claims, in_session, &session_at(table, claim->session)->claims, slot);
     index_add(&table->claims_by_token, hash_number(claim->order), slot);
-    index_add(&table->claims_by_handle, name_hash(claim->session, claim->handle), slot);
+    index_add(&table->claims_by_handle, lock_table__owner_hash(claim->session, claim->handle),
+              slot);
     if (claim->kind == CLAIM_FCNTL)
-        index_add(&table->claims_by_owner, name_hash(claim->session, claim->owner), slot);
-    count_owner(queue, before, standing(table, claim, queue));
+        index_add(&table->claims_by_owner, lock_table__owner_hash(claim->session, claim->owner),
+                  slot);
+    lock_table__count_owner(queue, before, lock_table__standing(table, claim, queue));
     return slot;
 }
 
@@ -333,11 +108,12 @@ static void mark_passers(struct applying *applying, const struct claim *claim)
     struct lock_table *table = applying->table;
     const struct queue *queue = lock_table__queue_of(table, claim->file);
     uint32_t slot = 0;
-    while ((slot = waiter_of(table, claim->session, claim->handle, slot)))
+    while ((slot = lock_table__waiter_of(table, claim->session, claim->handle, slot)))
         mark_passer(applying, waiter_at(table, slot), queue);
     slot = 0;
     while (claim->kind == CLAIM_FCNTL &&
-           (slot = next_of_fcntl(&table->waiters_by_owner, claim->session, claim->owner, slot)))
+           (slot = lock_table__next_of_fcntl(&table->waiters_by_owner, claim->session, claim->owner,
+                                             slot)))
         mark_passer(applying, waiter_at(table, slot), queue);
 }
 
@@ -365,7 +141,7 @@ static void end_claim(struct applying *applying, uint32_t slot, enum effect_caus
     struct claim *claim = claim_at(table, slot);
     struct claim gone = *claim;
     struct queue *queue = lock_table__queue_of(table, claim->file);
-    uint8_t before = standing(table, claim, queue);
+    uint8_t before = lock_table__standing(table, claim, queue);
     emit(applying, EFFECT_ENDED, cause, claim, same_boot);
     unsettle(applying, claim->file);
 
@@ -378,11 +154,13 @@ static void end_claim(struct applying *applying, uint32_t slot, enum effect_caus
     list_remove(&table->claims, in_lock, &lock->claims, slot);
     list_remove(&table->claims, in_session, &session_at(table, claim->session)->claims, slot);
     index_remove(&table->claims_by_token, hash_number(claim->order), slot);
-    index_remove(&table->claims_by_handle, name_hash(claim->session, claim->handle), slot);
+    index_remove(&table->claims_by_handle, lock_table__owner_hash(claim->session, claim->handle),
+                 slot);
     if (claim->kind == CLAIM_FCNTL)
-        index_remove(&table->claims_by_owner, name_hash(claim->session, claim->owner), slot);
+        index_remove(&table->claims_by_owner, lock_table__owner_hash(claim->session, claim->owner),
+                     slot);
     slab_give(&table->claims, slot);
-    count_owner(queue, before, standing(table, &gone, queue));
+    lock_table__count_owner(queue, before, lock_table__standing(table, &gone, queue));
 }
 
 static void remove_waiter(struct applying *applying, uint32_t slot)
@@ -400,9 +178,11 @@ static void remove_waiter(struct applying *applying, uint32_t slot)
     list_remove(&table->waiters, in_lock, &lock->waiters, slot);
     list_remove(&table->waiters, in_session, &session_at(table, waiter->session)->waiters, slot);
     index_remove(&table->waiters_by_position, hash_number(waiter->order), slot);
-    index_remove(&table->waiters_by_handle, name_hash(waiter->session, waiter->handle), slot);
+    index_remove(&table->waiters_by_handle, lock_table__owner_hash(waiter->session, waiter->handle),
+                 slot);
     if (waiter->kind == CLAIM_FCNTL)
-        index_remove(&table->waiters_by_owner, name_hash(waiter->session, waiter->owner), slot);
+        index_remove(&table->waiters_by_owner,
+                     lock_table__owner_hash(waiter->session, waiter->owner), slot);
     slab_give(&table->waiters, slot);
 }
 
@@ -428,9 +208,11 @@ void lock_table__put_waiter(struct lock_table *table, const struct claim *from)
     list_append(&table->waiters, in_lock, &lock->waiters, slot);
     list_append(&table->waiters, in_session, &session_at(table, waiter->session)->waiters, slot);
     index_add(&table->waiters_by_position, hash_number(waiter->order), slot);
-    index_add(&table->waiters_by_handle, name_hash(waiter->session, waiter->handle), slot);
+    index_add(&table->waiters_by_handle, lock_table__owner_hash(waiter->session, waiter->handle),
+              slot);
     if (waiter->kind == CLAIM_FCNTL)
-        index_add(&table->waiters_by_owner, name_hash(waiter->session, waiter->owner), slot);
+        index_add(&table->waiters_by_owner, lock_table__owner_hash(waiter->session, waiter->owner),
+                  slot);
 }
 
 static void enqueue(struct lock_table *table, const struct claim *request)
@@ -458,7 +240,8 @@ static uint32_t next_in_turn(const struct lock_table *table, const struct queue 
          slot = waiter_at(table, slot)->in_queue.next) {
         const struct claim *waiter = waiter_at(table, slot);
         if (head || waiter->passer) {
-            struct chance chance = chance_of(table, queue, limit_of(table, waiter->file), waiter);
+            struct chance chance =
+                lock_table__chance_of(table, queue, limit_of(table, waiter->file), waiter);
             if (chance.fits && (head || chance.passes))
                 return slot;
         }
@@ -480,7 +263,7 @@ static void advance(struct applying *applying, struct queue *queue)
     while ((slot = next_in_turn(table, queue))) {
         struct claim request = *waiter_at(table, slot);
         remove_waiter(applying, slot);
-        uint32_t older = older_of(table, &request, request.file);
+        uint32_t older = lock_table__older_of(table, &request, request.file);
         if (older && claim_at(table, older)->mode == request.mode) {
             emit_again(applying, &request, claim_at(table, older));
             continue;
@@ -530,7 +313,7 @@ void lock_table__end_claim(struct applying *applying, uint32_t slot, enum effect
 
 void lock_table__end_flock(struct applying *applying, uint64_t handle)
 {
-    uint32_t slot = flock_of(applying->table, applying->session, handle);
+    uint32_t slot = lock_table__flock_of(applying->table, applying->session, handle);
     if (slot)
         end_claim(applying, slot, CAUSE_RELEASED, false);
 }
@@ -539,7 +322,7 @@ void lock_table__end_fcntl(struct applying *applying, uint64_t owner, uint32_t f
 {
     struct claim request = {
         .session = (uint16_t)applying->session, .owner = owner, .kind = CLAIM_FCNTL};
-    uint32_t slot = older_of(applying->table, &request, file);
+    uint32_t slot = lock_table__older_of(applying->table, &request, file);
     if (slot)
         end_claim(applying, slot, CAUSE_RELEASED, false);
 }
@@ -554,7 +337,7 @@ void lock_table__end_handle(struct applying *applying, uint32_t session, uint64_
 {
     struct lock_table *table = applying->table;
     uint32_t slot;
-    while ((slot = waiter_of(table, session, handle, 0)))
+    while ((slot = lock_table__waiter_of(table, session, handle, 0)))
         drop_waiter(applying, slot, cause);
     slot = lock_table__claim_of(table, session, handle, 0);
     while (slot) {
@@ -571,11 +354,11 @@ static void weaken(struct applying *applying, uint32_t slot)
     struct lock_table *table = applying->table;
     struct claim *claim = claim_at(table, slot);
     struct queue *queue = lock_table__queue_of(table, claim->file);
-    uint8_t standing_before = standing(table, claim, queue);
+    uint8_t standing_before = lock_table__standing(table, claim, queue);
     if (claim->before < claim->mode)
         claim->mode = claim->before;
     claim->before = 0;
-    count_owner(queue, standing_before, standing(table, claim, queue));
+    lock_table__count_owner(queue, standing_before, lock_table__standing(table, claim, queue));
     unsettle(applying, claim->file);
 }
 
@@ -583,7 +366,7 @@ bool lock_table__end_seq(struct applying *applying, uint64_t handle, uint64_t se
 {
     struct lock_table *table = applying->table;
     uint32_t slot = 0;
-    while ((slot = waiter_of(table, applying->session, handle, slot)))
+    while ((slot = lock_table__waiter_of(table, applying->session, handle, slot)))
         if (waiter_at(table, slot)->seq == seq) {
             drop_waiter(applying, slot, CAUSE_CANCELLED);
             return true;
@@ -690,7 +473,7 @@ static bool is_elsewhere(const struct lock_table *table, uint32_t session, uint6
                          uint32_t file)
 {
     uint32_t claim = lock_table__claim_of(table, session, handle, 0);
-    uint32_t waiter = waiter_of(table, session, handle, 0);
+    uint32_t waiter = lock_table__waiter_of(table, session, handle, 0);
     return (claim && claim_at(table, claim)->file != file) ||
            (waiter && waiter_at(table, waiter)->file != file);
 }
@@ -758,7 +541,7 @@ struct command_result lock_table__acquire(struct applying *applying)
     struct claim request = request_of(applying);
     uint32_t older;
     /* More than once, where another thread's wait through this handle is granted by it. */
-    while ((older = older_of(table, &request, file))) {
+    while ((older = lock_table__older_of(table, &request, file))) {
         if (claim_at(table, older)->mode == request.mode)
             return result_of(claim_at(table, older), true);
         if (request.kind == CLAIM_FCNTL)
@@ -768,9 +551,10 @@ struct command_result lock_table__acquire(struct applying *applying)
         file = lock_table__file(table, lock, command->name);
     }
 
-    const struct queue *queue = queue_for(table, lock, file);
+    const struct queue *queue = lock_table__queue_for(table, lock, file);
     request.file = file;
-    struct chance chance = chance_of(table, queue, lock_at(table, lock)->limit, &request);
+    struct chance chance =
+        lock_table__chance_of(table, queue, lock_at(table, lock)->limit, &request);
     /* What is claimed exists, and cannot be made. */
     bool exists = request.kind == CLAIM_CREATE && file && file_at(table, file)->claims_count;
     bool turn = chance.passes ? request.kind != CLAIM_CREATE : !queue->waiters.head;

@@ -208,9 +208,6 @@ void lock_table__name_give(struct lock_table *table, uint32_t *chunks, size_t le
 
 /* lock_table_claims.c: who holds, who waits. */
 struct command_result lock_table__acquire(struct applying *applying);
-/* The next claim of a handle after `slot` (0: the first), 0 at the end. */
-uint32_t lock_table__claim_of(const struct lock_table *table, uint32_t session, uint64_t handle,
-                              uint32_t slot);
 /* Lets in who is next where somebody has left; what ends claims and waits is called before. */
 void lock_table__settle(struct applying *applying);
 /* End the flock claim of a handle of the applying session; its waits go on. */
@@ -230,15 +227,50 @@ void lock_table__end_session(struct applying *applying, uint32_t session, bool s
 void lock_table__end_delay(struct applying *applying, uint64_t id);
 /* A lock's limit was raised: whom it lets in now. */
 void lock_table__limit_raised(struct applying *applying, uint32_t lock);
-/* How much of its limit a resource has given away. */
-uint32_t lock_table__places_taken(const struct queue *queue);
 /* Adds a claim, or a waiter, that is newer than all others of its kind, as it is. There is room. */
 uint32_t lock_table__put_claim(struct lock_table *table, const struct claim *from);
 void lock_table__put_waiter(struct lock_table *table, const struct claim *from);
 /* 0: no room. */
 uint32_t lock_table__put_delay(struct lock_table *table, const struct delay *from);
-struct queue *lock_table__queue_of(const struct lock_table *table, uint32_t file);
+
+/* lock_table_owners.c: whose claims are whose, and who stands in whose way. */
+
+/* The hash of a handle, or of an fcntl owner, of a session. */
+uint64_t lock_table__owner_hash(uint32_t session, uint64_t handle_or_owner);
 uint32_t lock_table__claim(const struct lock_table *table, uint64_t token);
+/* The next claim, or waiter, of a handle after `slot` (0: the first), 0 at the end. */
+uint32_t lock_table__claim_of(const struct lock_table *table, uint32_t session, uint64_t handle,
+                              uint32_t slot);
+uint32_t lock_table__waiter_of(const struct lock_table *table, uint32_t session, uint64_t handle,
+                               uint32_t slot);
+/* The next claim, or waiter, of an fcntl owner; `index` is claims_by_owner or waiters_by_owner. */
+uint32_t lock_table__next_of_fcntl(const struct index *index, uint32_t session, uint64_t owner,
+                                   uint32_t slot);
+/* The flock claim of a handle, 0 where it has none. */
+uint32_t lock_table__flock_of(const struct lock_table *table, uint32_t session, uint64_t handle);
+/* What a flock or fcntl request for a file replaces, or finds held; 0 for a request to create. */
+uint32_t lock_table__older_of(const struct lock_table *table, const struct claim *request,
+                              uint32_t file);
+struct queue *lock_table__queue_of(const struct lock_table *table, uint32_t file);
+/* The queue that a request for a file would meet; `file` 0: nobody else knows that name. */
+const struct queue *lock_table__queue_for(const struct lock_table *table, uint32_t lock,
+                                          uint32_t file);
+/* As what an owner counts on a resource: 0 where it has no claim there. */
+uint8_t lock_table__standing(const struct lock_table *table, const struct claim *who,
+                             const struct queue *queue);
+/* An owner counts as something else than before. */
+void lock_table__count_owner(struct queue *queue, uint8_t before, uint8_t after);
+/* How much of its limit a resource has given away. */
+uint32_t lock_table__places_taken(const struct queue *queue);
+
+/* Whether a request fits beside others, and whether it may pass those who wait. */
+struct chance {
+    bool fits;
+    bool passes;
+};
+
+struct chance lock_table__chance_of(const struct lock_table *table, const struct queue *queue,
+                                    uint32_t limit, const struct claim *request);
 /* Whether a request would be granted but for those who wait, and delays. */
 bool lock_table__fits(const struct lock_table *table, uint32_t lock, uint32_t file,
                       const struct claim *request);
