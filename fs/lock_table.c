@@ -458,18 +458,43 @@ static int check_session(struct applying *applying)
     return 0;
 }
 
-struct command_result lock_table_apply(struct lock_table *table, const struct command *command,
-                                       effect_sink *sink, void *context)
+void lock_table_apply_in_order(struct lock_table *table, const struct command *command,
+                               result_sink *tell_result, effect_sink *sink, void *context)
 {
     struct applying applying = {.table = table,
                                 .command = command,
                                 .sink = sink,
                                 .context = context,
                                 .first_id = table->next_id};
-    int error = check_session(&applying);
-    if (error)
-        return (struct command_result){.error = error};
-    struct command_result result = dispatch(&applying);
+    struct command_result result = {.error = check_session(&applying)};
+    if (!result.error)
+        result = dispatch(&applying);
+    tell_result(context, &result);
     lock_table__settle(&applying);
-    return result;
+}
+
+/* What lock_table_apply() wants to know. */
+struct told {
+    struct command_result result;
+    effect_sink *sink;
+    void *context;
+};
+
+static void keep_result(void *context, const struct command_result *result)
+{
+    ((struct told *)context)->result = *result;
+}
+
+static void pass_effect(void *context, const struct effect *effect)
+{
+    const struct told *told = context;
+    told->sink(told->context, effect);
+}
+
+struct command_result lock_table_apply(struct lock_table *table, const struct command *command,
+                                       effect_sink *sink, void *context)
+{
+    struct told told = {.sink = sink, .context = context};
+    lock_table_apply_in_order(table, command, keep_result, pass_effect, &told);
+    return told.result;
 }

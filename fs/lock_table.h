@@ -50,7 +50,9 @@
  *
  * CANCEL ends the claim that its target was granted. A target that found what it wants held already
  * was granted nothing, so its CANCEL ends nothing. Where an fcntl claim replaced one of the other
- * mode, CANCEL leaves the weaker of both modes, under the same token.
+ * mode, CANCEL leaves the weaker of both modes, under the same token; unless another request has
+ * found it held since, and so confirmed it: then its number of the command is 0, and no CANCEL
+ * finds it.
  *
  * A claim that INCARNATION ends leaves its resource delayed, where the lock has a delay: nobody is
  * granted it until END_DELAY names that delay, and a delay under way gives way to it. A lock with a
@@ -134,6 +136,13 @@ typedef void effect_sink(void *context, const struct effect *effect);
 
 struct command_result lock_table_apply(struct lock_table *table, const struct command *command,
                                        effect_sink *sink, void *context);
+
+/* The same, with the result told at its place among the effects: behind what the command did,
+ * before what others gain by it. */
+typedef void result_sink(void *context, const struct command_result *result);
+
+void lock_table_apply_in_order(struct lock_table *table, const struct command *command,
+                               result_sink *tell_result, effect_sink *sink, void *context);
 
 /* Looks. Views are copies, valid as long as the caller likes. */
 

@@ -43,6 +43,14 @@ static void emit(struct applying *applying, enum effect_type type, enum effect_c
     applying->sink(applying->context, &effect);
 }
 
+/* A second request found held what the first one converted: giving up the first changes nothing any
+ * more. */
+static void confirm(struct claim *held)
+{
+    if (held->before)
+        held->seq = held->before = 0;
+}
+
 /* A waiter finds that it holds already what it waits for. */
 static void emit_again(struct applying *applying, const struct claim *waiter,
                        const struct claim *held)
@@ -265,6 +273,7 @@ static void advance(struct applying *applying, struct queue *queue)
         remove_waiter(applying, slot);
         uint32_t older = lock_table__older_of(table, &request, request.file);
         if (older && claim_at(table, older)->mode == request.mode) {
+            confirm(claim_at(table, older));
             emit_again(applying, &request, claim_at(table, older));
             continue;
         }
@@ -365,6 +374,8 @@ static void weaken(struct applying *applying, uint32_t slot)
 bool lock_table__end_seq(struct applying *applying, uint64_t handle, uint64_t seq)
 {
     struct lock_table *table = applying->table;
+    if (!seq)
+        return false; /* what was confirmed */
     uint32_t slot = 0;
     while ((slot = lock_table__waiter_of(table, applying->session, handle, slot)))
         if (waiter_at(table, slot)->seq == seq) {
@@ -542,8 +553,10 @@ struct command_result lock_table__acquire(struct applying *applying)
     uint32_t older;
     /* More than once, where another thread's wait through this handle is granted by it. */
     while ((older = lock_table__older_of(table, &request, file))) {
-        if (claim_at(table, older)->mode == request.mode)
+        if (claim_at(table, older)->mode == request.mode) {
+            confirm(claim_at(table, older));
             return result_of(claim_at(table, older), true);
+        }
         if (request.kind == CLAIM_FCNTL)
             break;
         end_claim(applying, older, CAUSE_CONVERTED, false);

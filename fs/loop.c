@@ -635,6 +635,7 @@ enum exit_code loop_run(const struct config *config, void (*ready)(void *context
 {
     struct daemon daemon = {.config = config, .exit_code = EXIT_STOPPED};
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL); /* ignored, it would hide how the writer of a snapshot ended */
     if (!start(&daemon)) {
         finish(&daemon);
         return daemon.stopping && daemon.exit_code == EXIT_STOPPED ? EXIT_STOPPED

@@ -255,8 +255,8 @@ void node_step(struct node *node, const struct node_event *event, node_sink *sin
 
 uint64_t node_log_reserve(const struct node *node)
 {
-    return LIMIT_LOG_RESERVE_BYTES +
-           (uint64_t)LIMIT_GIVE_BACK_BYTES * (node->claims_held + node->acquires);
+    return LIMIT_LOG_RESERVE_BYTES + (uint64_t)LIMIT_GIVE_BACK_BYTES *
+                                         (node->claims_held + node->acquires + node->delays.used);
 }
 
 uint32_t node_claims_held(const struct node *node)

@@ -167,10 +167,12 @@ void node__flush(struct node *node, const struct node_request *request)
         return;
     }
     uint32_t record_slot = fcntl_slot(node, slot, request->fcntl.owner);
+    bool reserved = false;
     if (record_slot) {
         const struct fcntl_record *record = slab_at(&node->fcntl_records, record_slot);
         struct handle *handle = node__handle(node, record->handle);
         bool before = is_claimant(handle);
+        reserved = !record->unlocking;
         forget_fcntl(node, handle, record_slot);
         count_gone(node, slot, 1);
         if (!node__handle_holds(handle) && !handle->lost && !handle->unlinked)
@@ -188,7 +190,6 @@ void node__flush(struct node *node, const struct node_request *request)
         };
         /* What was held has room reserved for this. A request that is under way holds nothing: when
          * there is no room to forestall it, it ends with its handle. */
-        bool reserved = record_slot && !inode->fcntl_unlocks;
         if (node__propose(node, &command, reserved) == 0)
             node__fcntl_unlocks(node, slot, 1);
         else if (reserved)

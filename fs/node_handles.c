@@ -264,7 +264,8 @@ void node__release(struct node *node, const struct node_request *request)
 
 /* Asks for a flock or fcntl claim, or gives one back. */
 static void lock_file(struct node *node, const struct node_request *request, struct handle *handle,
-                      enum claim_kind kind, enum node_flock how, bool wait, uint64_t owner)
+                      enum claim_kind kind, enum node_flock how, bool wait, uint64_t owner,
+                      bool allowed)
 {
     bool unlock = how == NODE_FLOCK_UNLOCK;
     struct inode *inode = tree_at(&node->tree, handle->inode);
@@ -286,8 +287,7 @@ static void lock_file(struct node *node, const struct node_request *request, str
         handle->locker = request->process;
     }
     struct lock_view lock;
-    /* A command under way was allowed. */
-    bool new_claim = !unlock && !handle->claims && !handle->commands;
+    bool new_claim = !unlock && !handle->claims && !allowed;
     if (new_claim && !handle->may_claim && lock_table_get_lock(node->table, inode->lock, &lock) &&
         !may_claim(&lock, request)) {
         node__reply_error(node, request->slot, -EACCES);
@@ -299,7 +299,10 @@ static void lock_file(struct node *node, const struct node_request *request, str
         return;
     }
     /* Room for one unlock is reserved with the claim; more of them at once are work like any. */
-    bool gives_back = unlock && !(kind == CLAIM_FCNTL ? inode->fcntl_unlocks : handle->unlocks);
+    struct fcntl_record *record =
+        unlock && kind == CLAIM_FCNTL ? node__fcntl(node, handle->inode, owner) : NULL;
+    bool gives_back =
+        unlock && (kind == CLAIM_FCNTL ? record && !record->unlocking : !handle->unlocks);
     if (unlock && request->slot == NODE_NO_SLOT) {
         if (node__propose(node, &command, gives_back)) {
             /* Without room for a second unlock at once the claim lasts until its handle is closed.
@@ -319,6 +322,8 @@ static void lock_file(struct node *node, const struct node_request *request, str
         submitted->wait = wait;
     }
     handle->commands++;
+    if (record)
+        record->unlocking = true;
     if (kind == CLAIM_FCNTL && unlock) {
         node__fcntl_unlocks(node, handle->inode, 1);
     } else if (kind == CLAIM_FCNTL) {
@@ -341,7 +346,7 @@ void node__ask_again(struct node *node, uint32_t slot)
                                    .inode = given_up.inode,
                                    .handle = given_up.handle};
     lock_file(node, &request, handle, given_up.op == NODE_OP_FLOCK ? CLAIM_FLOCK : CLAIM_FCNTL,
-              (enum node_flock)given_up.number, given_up.wait, given_up.owner);
+              (enum node_flock)given_up.number, given_up.wait, given_up.owner, true);
 }
 
 void node__flock(struct node *node, const struct node_request *request)
@@ -357,7 +362,8 @@ void node__flock(struct node *node, const struct node_request *request)
     else if (!unlock && node->draining)
         node__reply_error(node, request->slot, -ENOLCK);
     else
-        lock_file(node, request, handle, CLAIM_FLOCK, request->flock.how, request->flock.wait, 0);
+        lock_file(node, request, handle, CLAIM_FLOCK, request->flock.how, request->flock.wait, 0,
+                  false);
 }
 
 /* Byte ranges other than the whole file are not there yet; a semaphore will never have them. */
@@ -396,7 +402,7 @@ void node__setlk(struct node *node, const struct node_request *request)
         error = -ENOLCK;
     else
         lock_file(node, request, handle, CLAIM_FCNTL, request->fcntl.how, request->fcntl.wait,
-                  request->fcntl.owner);
+                  request->fcntl.owner, false);
     if (error == -EOPNOTSUPP)
         notice_not_yet(node, request);
     if (error)

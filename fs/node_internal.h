@@ -51,6 +51,7 @@ struct fcntl_record {
     uint64_t owner;
     uint64_t handle;
     uint32_t inode;
+    bool unlocking; /* an UNLOCK of it is under way */
     struct chain by_owner;
     struct link in_handle;
 };
@@ -165,6 +166,7 @@ struct node {
     uint64_t log_room;
     node_sink *sink;
     void *context;
+    const struct command *applying;
     struct process ender; /* whose UNLINK or FORCE is being applied; pid 0: unknown */
 
     char encoded[LIMIT_COMMAND_BYTES];

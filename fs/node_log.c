@@ -72,6 +72,34 @@ static void incarnation_applied(struct node *node, const struct command_result *
     }
 }
 
+static bool is_own(const struct node *node, const struct command *command)
+{
+    return command->node == node->config.id && command->incarnation == node->incarnation;
+}
+
+static void on_result(void *context, const struct command_result *result)
+{
+    struct node *node = context;
+    if (!is_own(node, node->applying))
+        return;
+    if (node->applying->type == COMMAND_INCARNATION)
+        incarnation_applied(node, result);
+    else
+        node__applied(node, node->applying, result);
+}
+
+/* Whose request it is, where it takes claims away from others. */
+static struct process ender_of(const struct node *node, const struct command *command)
+{
+    bool ends = command->type == COMMAND_UNLINK || command->type == COMMAND_FORCE;
+    uint32_t slot = 0;
+    if (ends && is_own(node, command))
+        slot = index_first(&node->requests_by_seq, hash_number(command->seq));
+    while (slot && node__request_at(node, slot - 1)->seq != command->seq)
+        slot = index_next(&node->requests_by_seq, slot);
+    return slot ? node__request_at(node, slot - 1)->process : (struct process){0};
+}
+
 static void apply(struct node *node, uint32_t entry_type, struct span data)
 {
     node->applied++;
@@ -82,21 +110,10 @@ static void apply(struct node *node, uint32_t entry_type, struct span data)
         node__fail(node, "the log holds an entry that this version cannot read");
         return;
     }
-    bool own = command.node == node->config.id && command.incarnation == node->incarnation;
-    node->ender = (struct process){0};
-    if (own && (command.type == COMMAND_UNLINK || command.type == COMMAND_FORCE)) {
-        uint32_t slot = index_first(&node->requests_by_seq, hash_number(command.seq));
-        for (; slot; slot = index_next(&node->requests_by_seq, slot))
-            if (node__request_at(node, slot - 1)->seq == command.seq)
-                node->ender = node__request_at(node, slot - 1)->process;
-    }
-    struct command_result result = lock_table_apply(node->table, &command, node__effect, node);
-    if (!own)
-        return;
-    if (command.type == COMMAND_INCARNATION)
-        incarnation_applied(node, &result);
-    else
-        node__applied(node, &command, &result);
+    node->ender = ender_of(node, &command);
+    node->applying = &command;
+    lock_table_apply_in_order(node->table, &command, on_result, node__effect, node);
+    node->applying = NULL;
 }
 
 static void apply_committed(struct node *node)
@@ -195,8 +212,8 @@ void node__raft(struct node *node, const struct raft_event *event)
 /* Whether new work still leaves room for giving back all that is held and under way. */
 static int check_room(struct node *node, size_t len, bool gives_back)
 {
-    uint64_t commands_reserved =
-        (uint64_t)LIMIT_GIVE_BACK_COMMANDS * (node->claims_held + node->acquires + 1);
+    uint64_t commands_reserved = (uint64_t)LIMIT_GIVE_BACK_COMMANDS *
+                                 (node->claims_held + node->acquires + node->delays.used + 1);
     uint64_t reserve = node_log_reserve(node) + LIMIT_GIVE_BACK_BYTES;
     uint64_t entries_free = node->limits.pending_entries - pending_count(node);
     uint64_t bytes_free =

@@ -35,6 +35,8 @@ static uint32_t request_slot(const struct node *node, uint64_t seq)
     return slot ? slot - 1 : NODE_NO_SLOT;
 }
 
+enum { DELAY_RETRY_MS = 100 };
+
 /* The next time at which something is due; 0: nothing is. */
 static uint64_t next_deadline(const struct node *node)
 {
@@ -81,8 +83,12 @@ static void end_due_delays(struct node *node)
         uint32_t next = delay->links.next;
         if (delay->deadline_ms <= node->now_ms) {
             struct command command = {.type = COMMAND_END_DELAY, .target = delay->id};
-            if (node__propose(node, &command, true))
-                node__fail(node, "no room in the log for the end of a delay");
+            if (node__propose(node, &command, true)) {
+                /* Its room in the log is reserved; in memory there may be none for a moment. */
+                delay->deadline_ms = node->now_ms + DELAY_RETRY_MS;
+                slot = next;
+                continue;
+            }
             list_remove(&node->delays, offsetof(struct timed_delay, links), &node->delays_timed,
                         slot);
             slab_give(&node->delays, slot);

@@ -353,11 +353,13 @@ static void on_child_end(uv_poll_t *poll, int status, int events)
     pid_t pid = waitpid(child->pid, &code, WNOHANG);
     if (pid == 0)
         return;
-    assert(pid == child->pid);
+    bool known = pid == child->pid;
     writer->child = NULL;
     uv_close((uv_handle_t *)poll, free_child);
     struct snapshot__path path = snapshot__path(writer->directory, writer->current.index, ".new");
-    if (WIFSIGNALED(code))
+    if (!known)
+        give_up(writer, "it is unknown how the process that wrote it ended");
+    else if (WIFSIGNALED(code))
         give_up(writer, "the process that wrote it was ended by signal %d", WTERMSIG(code));
     else if (WEXITSTATUS(code))
         give_up(writer, "%s: %s", path.text, strerror(WEXITSTATUS(code)));

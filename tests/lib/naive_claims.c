@@ -295,9 +295,19 @@ static struct naive_claim *next_in(struct naive_model *model, uint64_t lock, con
 }
 
 /* The waiter has what it waited for. */
-static void let_in_again(struct naive_model *model, struct naive_claim *waiter,
-                         const struct naive_claim *held)
+/* A second request has found held what the first one converted: no CANCEL finds that any more. */
+static void confirm(struct naive_claim *held)
 {
+    if (!held->converted || held->weakened)
+        return;
+    held->converted = false;
+    held->seq = 0;
+}
+
+static void let_in_again(struct naive_model *model, struct naive_claim *waiter,
+                         struct naive_claim *held)
+{
+    confirm(held);
     struct effect effect = {
         .type = EFFECT_GRANTED,
         .node = waiter->node,
@@ -495,6 +505,8 @@ int naive__unlink(struct naive_model *model, const struct command *command)
 
 void naive__cancel_claims(struct naive_model *model, const struct command *command)
 {
+    if (command->target == 0)
+        return; /* no command has this number */
     struct naive_claim *weakened = NULL;
     for (size_t i = 0; i < model->claims.count; i++) {
         struct naive_claim *claim = naive_claim_at(model, i);
@@ -611,6 +623,7 @@ static struct command_result request(struct naive_model *model, struct naive_cla
     while ((held = replaced_by(model, wanted)) != NULL) {
         if (held->claim_mode == wanted->claim_mode) {
             result.token = held->token;
+            confirm(held);
             result.ttl_ms = held->ttl_ms;
             result.again = true;
             naive__free_claim(wanted);

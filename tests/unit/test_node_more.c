@@ -1,0 +1,265 @@
+/* The node, attacked: what several callers do at once, and what little room does to them. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/node_internal.h"
+#include "tests/lib/node_bench.h"
+#include "tests/lib/tap.h"
+
+static size_t charged;
+
+/* What was appended takes room, and only that does. */
+static void charge(struct bench *bench)
+{
+    for (; charged < bench->entries_count; charged++) {
+        uint64_t cost = bench->entries[charged].len + LIMIT_RECORD_OVERHEAD_BYTES;
+        bench->log_room -= cost < bench->log_room ? cost : bench->log_room;
+    }
+}
+
+static int setlk(struct bench *bench, uint32_t slot, uint64_t inode, uint64_t handle,
+                 enum node_flock how, bool wait, uint64_t owner, uint32_t uid)
+{
+    struct node_request request = {
+        .op = NODE_OP_SETLK, .inode = inode, .handle = handle, .uid = uid};
+    request.fcntl.how = how;
+    request.fcntl.wait = wait;
+    request.fcntl.whole_file = true;
+    request.fcntl.owner = owner;
+    const struct node_reply *reply = bench_request(bench, request, slot, (uint32_t)owner);
+    return !reply ? -EINPROGRESS : reply->type == NODE_REPLY_ERROR ? reply->error : 0;
+}
+
+static int result(struct bench *bench, uint32_t slot)
+{
+    const struct node_reply *reply = bench_reply(bench, slot);
+    return !reply ? -EINPROGRESS : reply->type == NODE_REPLY_ERROR ? reply->error : 0;
+}
+
+static void flush(struct bench *bench, uint64_t inode, uint64_t handle, uint64_t owner)
+{
+    struct node_request request = {.op = NODE_OP_FLUSH, .inode = inode, .handle = handle};
+    request.fcntl.owner = owner;
+    bench_request(bench, request, 60, (uint32_t)owner);
+}
+
+static void interrupt(struct bench *bench, uint32_t slot)
+{
+    bench_step(bench, &(struct node_event){.type = NODE_EVENT_INTERRUPT, .interrupt = {slot}});
+}
+
+/* DESIGN C8: CANCEL returns only what its owner has not locked since. */
+static void test_interrupted_conversion(void)
+{
+    struct bench *bench = bench_open(&bench_limits);
+    uint64_t lock, inode, a, b;
+    bench_mkdir(bench, NODE_ROOT_INODE, "l", &lock);
+    bench_create(bench, lock, "f", false, 1, &inode, &a);
+    bench_create(bench, lock, "f", false, 2, &inode, &b);
+    tap_equal(setlk(bench, 1, inode, a, NODE_FLOCK_SHARED, false, 1, 0), 0, "process 1 shares");
+    bench->auto_persist = false;
+    setlk(bench, 1, inode, a, NODE_FLOCK_EXCLUSIVE, false, 1, 0);
+    setlk(bench, 2, inode, a, NODE_FLOCK_EXCLUSIVE, false, 1, 0);
+    interrupt(bench, 1);
+    tap_equal(result(bench, 1), -EINTR, "one thread's conversion is interrupted");
+    bench_persist(bench);
+    tap_equal(result(bench, 2), 0, "the other thread is told that it holds, exclusively");
+    bench->auto_persist = true;
+    bench_persist(bench);
+    tap_equal(setlk(bench, 3, inode, b, NODE_FLOCK_SHARED, false, 2, 0), -EWOULDBLOCK,
+              "so process 2 gets nothing");
+    bench_close(bench);
+}
+
+/* DESIGN C10: what gives nothing back uses no reserved room. */
+static void test_unlock_of_nothing(void)
+{
+    struct bench *bench = bench_open(&bench_limits);
+    uint64_t inode, a, b, c;
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 1, &inode, &a);
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 2, &inode, &b);
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 3, &inode, &c);
+    setlk(bench, 1, inode, a, NODE_FLOCK_EXCLUSIVE, false, 1, 0);
+    setlk(bench, 2, inode, b, NODE_FLOCK_EXCLUSIVE, true, 2, 0);
+    bench->log_room = node_log_reserve(bench->node) + 100;
+    charged = bench->entries_count;
+    for (int i = 0; i < 2000; i++) {
+        setlk(bench, 3, inode, c, NODE_FLOCK_UNLOCK, false, 3, 1000);
+        charge(bench);
+    }
+    tap_ok(bench->log_room >= node_log_reserve(bench->node),
+           "process 3 unlocks what it does not hold, and the reserve is there: %llu of %llu",
+           (unsigned long long)bench->log_room, (unsigned long long)node_log_reserve(bench->node));
+    bench_release(bench, inode, a);
+    tap_ok(!bench->failed, "process 1 can close: %s", bench->failed ? bench->failed : "");
+    bench_close(bench);
+}
+
+/* DESIGN C10: every claim has room for its end. */
+static void test_two_unlocks_at_once(void)
+{
+    struct bench *bench = bench_open(&bench_limits);
+    uint64_t inode, a, b, c;
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 1, &inode, &a);
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 2, &inode, &b);
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 3, &inode, &c);
+    setlk(bench, 1, inode, a, NODE_FLOCK_SHARED, false, 1, 0);
+    setlk(bench, 2, inode, b, NODE_FLOCK_SHARED, false, 2, 0);
+    bench->log_room = node_log_reserve(bench->node);
+    bench->auto_persist = false;
+    setlk(bench, 1, inode, a, NODE_FLOCK_UNLOCK, false, 1, 0);
+    tap_equal(setlk(bench, 2, inode, b, NODE_FLOCK_UNLOCK, false, 2, 0), -EINPROGRESS,
+              "two processes unlock one file while the log is full");
+    bench_persist(bench);
+    bench->auto_persist = true;
+    struct lock_table_counts counts;
+    lock_table_get_counts(node_table(bench->node), &counts);
+    tap_equal(counts.claims, 0, "both claims have ended");
+    bench_close(bench);
+
+    bench = bench_open(&bench_limits);
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 1, &inode, &a);
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 2, &inode, &b);
+    setlk(bench, 1, inode, a, NODE_FLOCK_SHARED, false, 1, 0);
+    setlk(bench, 2, inode, b, NODE_FLOCK_SHARED, false, 2, 0);
+    bench->log_room = node_log_reserve(bench->node);
+    bench->auto_persist = false;
+    flush(bench, inode, a, 1);
+    flush(bench, inode, b, 2);
+    bench->log_room = UINT64_C(1) << 40;
+    bench_persist(bench);
+    lock_table_get_counts(node_table(bench->node), &counts);
+    tap_equal(counts.claims, 0, "two processes close a copy of their descriptors: both end");
+    bench_close(bench);
+}
+
+/* Write permission on a lock is the right to claim. */
+static void test_permission_by_unlock(void)
+{
+    struct bench *bench = bench_open(&bench_limits);
+    uint64_t lock, inode, a, b, c;
+    bench_mkdir(bench, NODE_ROOT_INODE, "l", &lock); /* 0755 or stricter, of root */
+    bench_create(bench, lock, "f", true, 1, &inode, &a);
+    bench_create(bench, lock, "f", false, 2, NULL, &b);
+    struct node_request open = {.op = NODE_OP_OPEN, .inode = inode, .uid = 1000, .gid = 1000};
+    c = bench_request(bench, open, 0, 3)->handle;
+    setlk(bench, 2, inode, b, NODE_FLOCK_EXCLUSIVE, true, 2, 0); /* waits */
+    struct node_request request = {
+        .op = NODE_OP_FLOCK, .inode = inode, .handle = c, .uid = 1000, .gid = 1000};
+    request.flock.how = NODE_FLOCK_EXCLUSIVE;
+    request.flock.wait = true;
+    const struct node_reply *reply = bench_request(bench, request, 4, 3);
+    tap_ok(reply && reply->error == -EACCES, "user 1000 may not claim");
+    bench->auto_persist = false;
+    setlk(bench, 3, inode, c, NODE_FLOCK_UNLOCK, false, 3, 1000);
+    reply = bench_request(bench, request, 5, 3);
+    tap_ok(reply && reply->error == -EACCES, "nor while it unlocks what it does not hold");
+    bench_close(bench);
+}
+
+/* DESIGN C10: ends of delays have room. */
+static void test_room_for_delays(void)
+{
+    enum { CLAIMS = 900 };
+    struct node_limits limits = node_limits_default;
+    limits.table.locks = 8;
+    limits.table.claims = limits.handles = limits.inodes = limits.requests = 1000;
+    limits.table.waiters = 10;
+    limits.pending_entries = 4096;
+    struct bench *bench = bench_open(&limits);
+    uint64_t lock, inode;
+    char name[16];
+    bench_mkdir(bench, NODE_ROOT_INODE, "l", &lock);
+    const char *const settings[] = {".limit", "unlimited", ".delay", "10"};
+    for (int i = 0; i < 4; i += 2) {
+        bench_lookup(bench, lock, settings[i], &inode);
+        struct node_request open = {.op = NODE_OP_OPEN, .inode = inode, .open = {.write = true}};
+        uint64_t handle = bench_request(bench, open, 0, 1)->handle;
+        tap_equal(bench_write(bench, inode, handle, settings[i + 1]), 0, "%s", settings[i]);
+    }
+    for (int i = 0; i < CLAIMS; i++) {
+        snprintf(name, sizeof name, "f%d", i);
+        if (bench_create(bench, lock, name, true, 1, NULL, NULL))
+            tap_ok(false, "create %d", i);
+    }
+    bench_restart(bench, &limits);
+    bench->log_room = node_log_reserve(bench->node);
+    charged = bench->entries_count;
+    bench->now_ms += 10000;
+    bench_step(bench, &(struct node_event){.type = NODE_EVENT_TIMER});
+    tap_equal((long long)(bench->entries_count - charged), CLAIMS, "all delays end");
+    tap_ok(!bench->failed, "in the reserved room: %s", bench->failed ? bench->failed : "");
+    bench_close(bench);
+}
+
+/* DESIGN A2: closing any descriptor of a file drops what the process has on it by fcntl. */
+static void test_fcntl_by_creator(void)
+{
+    struct bench *bench = bench_open(&bench_limits);
+    uint64_t lock, inode;
+    bench_mkdir(bench, NODE_ROOT_INODE, "l", &lock);
+    bench_lookup(bench, lock, ".release", &inode);
+    struct node_request open = {.op = NODE_OP_OPEN, .inode = inode, .open = {.write = true}};
+    bench_write(bench, inode, bench_request(bench, open, 0, 1)->handle, "exit");
+    struct node_request create = {.op = NODE_OP_CREATE,
+                                  .inode = lock,
+                                  .name = {"f", 1},
+                                  .mode = 0644,
+                                  .open = {.exclusive = true, .write = true}};
+    struct node_reply made = *bench_request(bench, create, 0, 1);
+    tap_equal(setlk(bench, 1, made.inode, made.handle, NODE_FLOCK_EXCLUSIVE, false, 1, 0), 0,
+              "who created locks it, too");
+    /* A child has inherited the descriptor; process 1 ends, and the kernel sends what it may. */
+    if (!made.no_flush)
+        flush(bench, made.inode, made.handle, 1);
+    bench_step(bench, &(struct node_event){.type = NODE_EVENT_PROCESS_ENDED,
+                                           .process_ended = {.pid = 1, .start = 10}});
+    tap_equal(bench_create(bench, lock, "g", true, 2, NULL, NULL), 0,
+              "after its end the lock is free");
+    bench_close(bench);
+}
+
+/* A request is granted, and in the same command converted by what its process waits for. */
+static void test_granted_and_converted(void)
+{
+    struct bench *bench = bench_open(&bench_limits);
+    uint64_t lock, inode, control, a, b, q, r;
+    bench_mkdir(bench, NODE_ROOT_INODE, "l", &lock);
+    bench_lookup(bench, lock, ".limit", &control);
+    struct node_request open = {.op = NODE_OP_OPEN, .inode = control, .open = {.write = true}};
+    bench_write(bench, control, bench_request(bench, open, 0, 1)->handle, "2");
+    bench_create(bench, lock, "f", true, 1, &inode, &a);
+    bench_create(bench, lock, "f", false, 1, NULL, &b);
+    bench_create(bench, lock, "f", false, 2, NULL, &q);
+    bench_create(bench, lock, "f", false, 3, NULL, &r);
+    tap_equal(setlk(bench, 1, inode, r, NODE_FLOCK_SHARED, false, 3, 0), 0, "3 shares");
+    tap_equal(setlk(bench, 2, inode, q, NODE_FLOCK_EXCLUSIVE, true, 2, 0), -EINPROGRESS, "2 waits");
+    tap_equal(setlk(bench, 3, inode, b, NODE_FLOCK_SHARED, true, 1, 0), -EINPROGRESS,
+              "1 waits behind it");
+    tap_equal(setlk(bench, 4, inode, a, NODE_FLOCK_EXCLUSIVE, false, 1, 0), 0,
+              "through what it created, 1 is granted");
+    tap_equal(result(bench, 3), 0, "and then what it waited for");
+    tap_equal(bench_lookup(bench, lock, "f", NULL), 0, "the file is there");
+    tap_equal(bench->node->fcntl_records.used, 2, "1 and 3 have a claim each");
+    tap_equal(setlk(bench, 5, inode, b, NODE_FLOCK_UNLOCK, false, 1, 0), 0, "1 unlocks");
+    tap_equal(bench->node->fcntl_records.used, 1, "3 has one");
+    uint64_t token = 0;
+    tap_equal(bench_token(bench, inode, b, &token), -ENODATA,
+              "the descriptor that 1 waited through has no number: %llu",
+              (unsigned long long)token);
+    tap_equal(bench_lookup(bench, lock, "f", NULL), 0, "the file is there");
+    bench_close(bench);
+}
+
+int main(void)
+{
+    test_granted_and_converted();
+    test_room_for_delays();
+    test_fcntl_by_creator();
+    test_interrupted_conversion();
+    test_unlock_of_nothing();
+    test_two_unlocks_at_once();
+    test_permission_by_unlock();
+    return tap_done();
+}
