@@ -181,10 +181,8 @@ static bool next_visible_waiter(const struct node *node, uint64_t lock, uint64_t
                                 struct claim_view *ret_view)
 {
     while (lock_table_next_waiter(node->table, lock, after, ret_view)) {
-        uint32_t slot = index_first(&node->requests_by_seq, hash_number(ret_view->seq));
-        while (slot && node__request_at(node, slot - 1)->seq != ret_view->seq)
-            slot = index_next(&node->requests_by_seq, slot);
-        if (slot || ret_view->node != node->config.id)
+        if (ret_view->node != node->config.id ||
+            node__request_slot(node, ret_view->seq) != NODE_NO_SLOT)
             return true;
         after = ret_view->position;
     }

@@ -149,15 +149,6 @@ static void remember_fcntl(struct node *node, struct handle *handle, const struc
     list_append(&node->fcntl_records, in_handle, &handle->fcntl, slot);
 }
 
-void node__fcntl_unlocks(struct node *node, uint32_t slot, int change)
-{
-    tree_at(&node->tree, slot)->fcntl_unlocks += (uint32_t)change;
-    if (change > 0)
-        tree_pin(&node->tree, slot);
-    else
-        tree_unpin(&node->tree, slot);
-}
-
 void node__flush(struct node *node, const struct node_request *request)
 {
     uint32_t slot = tree_slot(request->inode);
@@ -190,9 +181,7 @@ void node__flush(struct node *node, const struct node_request *request)
         };
         /* What was held has room reserved for this. A request that is under way holds nothing: when
          * there is no room to forestall it, it ends with its handle. */
-        if (node__propose(node, &command, reserved) == 0)
-            node__fcntl_unlocks(node, slot, 1);
-        else if (reserved)
+        if (node__propose(node, &command, reserved) && reserved)
             node__fail(node, "no room in the log for a release");
     }
     node__reply_done(node, request->slot);

@@ -324,14 +324,12 @@ static void lock_file(struct node *node, const struct node_request *request, str
     handle->commands++;
     if (record)
         record->unlocking = true;
-    if (kind == CLAIM_FCNTL && unlock) {
-        node__fcntl_unlocks(node, handle->inode, 1);
-    } else if (kind == CLAIM_FCNTL) {
+    if (kind == CLAIM_FCNTL && !unlock) {
         inode->fcntl_requests++;
         node->fcntl_requests++;
-    } else if (unlock) {
-        handle->unlocks++;
     }
+    if (kind == CLAIM_FLOCK && unlock)
+        handle->unlocks++;
 }
 
 void node__ask_again(struct node *node, uint32_t slot)

@@ -215,6 +215,8 @@ void node__replayed(struct node *node, const struct node_event *event);
 void node__fail(struct node *node, const char *reason);
 
 /* node_requests.c: requests that wait for their command. */
+/* The slot of the request whose command has this number, NODE_NO_SLOT where nobody waits for it. */
+uint32_t node__request_slot(const struct node *node, uint64_t seq);
 void node__reply(struct node *node, const struct node_reply *reply);
 void node__reply_error(struct node *node, uint32_t slot, int error);
 void node__reply_done(struct node *node, uint32_t slot);
@@ -247,8 +249,6 @@ bool node__handle_holds(const struct handle *handle);
 void node__handle_granted(struct node *node, struct handle *handle, const struct effect *claim,
                           bool known);
 void node__handle_ended(struct node *node, struct handle *handle, const struct effect *effect);
-/* Counts the fcntl unlocks of an inode that are under way. */
-void node__fcntl_unlocks(struct node *node, uint32_t slot, int change);
 /* A process closed a file: the fcntl claims that `owner` has on it end (POSIX). */
 void node__flush(struct node *node, const struct node_request *request);
 /* The fcntl claim of an owner on an inode, NULL where its callers know of none. */

@@ -92,12 +92,9 @@ static void on_result(void *context, const struct command_result *result)
 static struct process ender_of(const struct node *node, const struct command *command)
 {
     bool ends = command->type == COMMAND_UNLINK || command->type == COMMAND_FORCE;
-    uint32_t slot = 0;
-    if (ends && is_own(node, command))
-        slot = index_first(&node->requests_by_seq, hash_number(command->seq));
-    while (slot && node__request_at(node, slot - 1)->seq != command->seq)
-        slot = index_next(&node->requests_by_seq, slot);
-    return slot ? node__request_at(node, slot - 1)->process : (struct process){0};
+    uint32_t slot =
+        ends && is_own(node, command) ? node__request_slot(node, command->seq) : NODE_NO_SLOT;
+    return slot != NODE_NO_SLOT ? node__request_at(node, slot)->process : (struct process){0};
 }
 
 static void apply(struct node *node, uint32_t entry_type, struct span data)

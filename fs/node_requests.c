@@ -27,7 +27,7 @@ void node__reply_done(struct node *node, uint32_t slot)
 
 static const size_t in_deadlines = offsetof(struct request, in_deadlines);
 
-static uint32_t request_slot(const struct node *node, uint64_t seq)
+uint32_t node__request_slot(const struct node *node, uint64_t seq)
 {
     uint32_t slot = index_first(&node->requests_by_seq, hash_number(seq));
     while (slot && node__request_at(node, slot - 1)->seq != seq)
@@ -326,7 +326,7 @@ void node__applied(struct node *node, const struct command *command,
         node__fail(node, "another daemon runs under the identity of this one");
         return;
     }
-    uint32_t slot = request_slot(node, command->seq);
+    uint32_t slot = node__request_slot(node, command->seq);
     if (command->type == COMMAND_ACQUIRE) {
         acquire_applied(node, command, result, slot);
     } else {
@@ -340,8 +340,6 @@ void node__applied(struct node *node, const struct command *command,
                      command->type == COMMAND_CANCEL || command->type == COMMAND_UNLOCK;
     struct handle *handle =
         of_handle && command->handle ? node__handle(node, command->handle) : NULL;
-    if (command->type == COMMAND_UNLOCK && command->kind == CLAIM_FCNTL)
-        node__fcntl_unlocks(node, tree_find_file(&node->tree, command->lock, command->name), -1);
     if (handle) {
         handle->unlocks -= command->type == COMMAND_UNLOCK && command->kind == CLAIM_FLOCK;
         handle->commands--;
@@ -369,7 +367,7 @@ void node__effect(void *context, const struct effect *effect)
 
     struct handle *handle = node__handle(node, effect->handle);
     assert(handle);
-    uint32_t slot = request_slot(node, effect->seq);
+    uint32_t slot = node__request_slot(node, effect->seq);
     switch (effect->type) {
     case EFFECT_GRANTED:
         handle->waits--;

@@ -39,9 +39,8 @@ struct inode {
     struct chain by_key;
     /* Of a file: claims in the table that this node has closed already, or never took. */
     uint32_t gone_claims; /* of a lock: of all files in it */
-    /* Of a file: fcntl requests and unlocks under way. */
+    /* Of a file: fcntl requests under way. */
     uint32_t fcntl_requests;
-    uint32_t fcntl_unlocks;
     /* Of a lock: handles that hold or have lost a claim here. */
     struct list claimants;
 };

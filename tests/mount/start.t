@@ -84,7 +84,27 @@ def wrong_directory():
     t.same(os.listdir(absent.data), [], "leaves nothing in the data directory")
 
 
+def children_ignored():
+    """Whoever starts the daemon may ignore SIGCHLD, and that is inherited."""
+    node = t.Node("--snapshot-log-bytes", "4096")
+    argv = [a for a in node.argv() if a != "-f"]
+    subprocess.run(["sh", "-c", "trap '' CHLD; exec \"$@\"", "sh"] + argv, check=True,
+                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                   timeout=60 * t.SLOW)
+
+    def has_snapshot():
+        os.close(t.acquire(node.path("x")))
+        return any(name.startswith("snapshot-") and not name.endswith(".new")
+                   for name in os.listdir(node.data))
+
+    t.ok(t.wait_until(has_snapshot), "SIGCHLD ignored by the starter: a snapshot is written")
+    os.close(t.acquire(node.path("x")))
+    t.ok(node.is_up(), "and the daemon goes on")
+    end([pid_of(node.data)])
+
+
 def test():
+    children_ignored()
     two_at_once()
     without_standard_files()
     hang_up()
