@@ -88,9 +88,9 @@ def children_ignored():
     """Whoever starts the daemon may ignore SIGCHLD, and that is inherited."""
     node = t.Node("--snapshot-log-bytes", "4096")
     argv = [a for a in node.argv() if a != "-f"]
-    subprocess.run(["sh", "-c", "trap '' CHLD; exec \"$@\"", "sh"] + argv, check=True,
-                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                   timeout=60 * t.SLOW)
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL, timeout=60 * t.SLOW,
+                   preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
 
     def has_snapshot():
         os.close(t.acquire(node.path("x")))
