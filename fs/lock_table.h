@@ -238,6 +238,11 @@ bool lock_table_next_claim(const struct lock_table *table, uint64_t lock, uint64
 bool lock_table_next_waiter(const struct lock_table *table, uint64_t lock, uint64_t after_position,
                             struct claim_view *ret_view);
 
+/* The claims on file `name` of `lock`, backwards: the last one with a token below `before_token`
+ * (0: the newest), which still exists. */
+bool lock_table_prev_claim_on(const struct lock_table *table, uint64_t lock, struct span name,
+                              uint64_t before_token, struct claim_view *ret_view);
+
 /* All delays of the table, of whatever lock, in the order in which they began. */
 bool lock_table_next_delay(const struct lock_table *table, uint64_t after,
                            struct delay_view *ret_view);

@@ -8,6 +8,7 @@
 static const size_t in_lock = offsetof(struct claim, in_lock);
 static const size_t in_session = offsetof(struct claim, in_session);
 static const size_t in_queue = offsetof(struct claim, in_queue);
+static const size_t in_file = offsetof(struct claim, in_file);
 static const size_t in_unsettled = offsetof(struct file, in_unsettled);
 
 /* Claims and waiters come and go */
@@ -71,7 +72,7 @@ uint32_t lock_table__put_claim(struct lock_table *table, const struct claim *fro
     assert(slot);
     struct claim *claim = claim_at(table, slot);
     *claim = *from;
-    claim->in_queue = (struct link){0, 0};
+    claim->in_file = (struct link){0, 0};
 
     struct file *file = file_at(table, claim->file);
     struct lock *lock = lock_at(table, file->lock);
@@ -80,6 +81,7 @@ uint32_t lock_table__put_claim(struct lock_table *table, const struct claim *fro
     lock->claims_count++;
     file->claims_count++;
     list_append(&table->claims, in_lock, &lock->claims, slot);
+    list_append(&table->claims, in_file, &file->claims, slot);
     list_append(&table->claims, in_session, &session_at(table, claim->session)->claims, slot);
     index_add(&table->claims_by_token, hash_number(claim->order), slot);
     index_add(&table->claims_by_handle, lock_table__owner_hash(claim->session, claim->handle),
@@ -160,6 +162,7 @@ static void end_claim(struct applying *applying, uint32_t slot, enum effect_caus
     if (file->create_claim == slot)
         file->create_claim = 0;
     list_remove(&table->claims, in_lock, &lock->claims, slot);
+    list_remove(&table->claims, in_file, &file->claims, slot);
     list_remove(&table->claims, in_session, &session_at(table, claim->session)->claims, slot);
     index_remove(&table->claims_by_token, hash_number(claim->order), slot);
     index_remove(&table->claims_by_handle, lock_table__owner_hash(claim->session, claim->handle),

@@ -75,6 +75,7 @@ struct file {
     uint32_t name; /* chunks */
     uint32_t name_len;
     struct link siblings;
+    struct list claims; /* in order of token */
     uint32_t claims_count;
     uint32_t waiters_count;
     uint32_t create_claim; /* 0: none */
@@ -101,7 +102,10 @@ struct claim {
     struct chain by_owner; /* of fcntl only */
     struct link in_lock;
     struct link in_session;
-    struct link in_queue; /* of a waiter */
+    union {
+        struct link in_queue; /* of a waiter */
+        struct link in_file;  /* of a claim */
+    };
     uint32_t file;
     uint32_t pid;
     uint32_t uid;

@@ -218,6 +218,23 @@ bool lock_table_next_claim(const struct lock_table *table, uint64_t lock, uint64
     return claim != NULL;
 }
 
+bool lock_table_prev_claim_on(const struct lock_table *table, uint64_t lock, struct span name,
+                              uint64_t before_token, struct claim_view *ret_view)
+{
+    uint32_t file = claimed_file(table, lock, name);
+    if (!file)
+        return false;
+    uint32_t slot = file_at(table, file)->claims.tail;
+    if (before_token) {
+        slot = lock_table__claim(table, before_token);
+        assert(slot && claim_at(table, slot)->file == file);
+        slot = claim_at(table, slot)->in_file.prev;
+    }
+    if (slot)
+        view_claim(table, claim_at(table, slot), false, ret_view);
+    return slot != 0;
+}
+
 bool lock_table_next_waiter(const struct lock_table *table, uint64_t lock, uint64_t after_position,
                             struct claim_view *ret_view)
 {

@@ -451,6 +451,28 @@ static bool check_positions(struct naive_compare *c)
 }
 
 /* What a name leads to: a lock, a file, or nothing. */
+/* The claims on one file, the newest first. */
+static bool check_claims_on(struct naive_compare *c, uint64_t lock, struct span name)
+{
+    uint64_t before = 0;
+    struct claim_view view;
+    for (size_t i = c->model->claims.count; i-- > 0;) {
+        const struct naive_claim *claim = naive_claim_at(c->model, i);
+        if (claim->lock != lock || strlen(claim->name) != name.len ||
+            memcmp(claim->name, name.data, name.len) != 0)
+            continue;
+        look_at(c, "prev_claim_on", lock, claim->name);
+        if (!same(c, "found", lock_table_prev_claim_on(c->table, lock, name, before, &view),
+                  true) ||
+            !check_claim_view(c, &view, claim))
+            return false;
+        before = view.token;
+    }
+    look_at(c, "prev_claim_on", lock, "");
+    return same(c, "one more", lock_table_prev_claim_on(c->table, lock, name, before, &view),
+                false);
+}
+
 static bool check_name(struct naive_compare *c, uint64_t lock, struct span name)
 {
     const struct naive_lock *child = naive_child(c->model, lock, name);
@@ -459,6 +481,8 @@ static bool check_name(struct naive_compare *c, uint64_t lock, struct span name)
     memset(&view, 0x5a, sizeof(view));
     look_at(c, "find", lock, NULL);
     if (!same(c, "id", lock_table_find(c->table, lock, name), child ? child->id : 0))
+        return false;
+    if (!check_claims_on(c, lock, name))
         return false;
     look_at(c, "get_file", lock, file ? file->name : "(none)");
     if (!same(c, "found", lock_table_get_file(c->table, lock, name, &view), file != NULL))

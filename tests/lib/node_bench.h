@@ -4,7 +4,7 @@
 
 #include "fs/node.h"
 
-enum { BENCH_SLOTS = 64, BENCH_NOTICES = 16, BENCH_ENTRIES = 1 << 16 };
+enum { BENCH_SLOTS = 64, BENCH_NOTICES = 16, BENCH_ENTRIES = 1 << 18 };
 
 struct bench_entry {
     uint64_t term;
