@@ -20,6 +20,11 @@ uint32_t control__mode(enum control control, uint32_t lock_mode)
     }
 }
 
+const char *control__claim_mode(enum claim_mode mode)
+{
+    return mode == CLAIM_SHARED ? "shared" : "exclusive";
+}
+
 /* A process of an earlier incarnation that had a claim when this boot's daemon was restarted reads
  * ESTALE from then on, and so does everybody else here while it lives (DESIGN A4). */
 void control__lost_without_handle(struct node *node, uint64_t lock, uint64_t token,
@@ -197,7 +202,9 @@ static void add_person_line(const struct node *node, struct text *line,
         text_number(line, view->token);
     else
         text_string(line, "-");
-    text_string(line, view->claim_mode == CLAIM_SHARED ? " shared " : " exclusive ");
+    text_string(line, " ");
+    text_string(line, control__claim_mode(view->claim_mode));
+    text_string(line, " ");
     text_number(line, view->node);
     text_string(line, " ");
     text_number(line, view->process.pid);

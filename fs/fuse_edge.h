@@ -29,7 +29,7 @@ struct fuse_edge_handler {
     /* The requests that lay ready were handed over: what they wrote may go to the disk. */
     void (*turn_end)(void *context);
     /* node_wants_groups(), node_reads_token(), node_lost_process(). */
-    bool (*wants_groups)(void *context, uint64_t inode, uint32_t uid, uint32_t gid);
+    bool (*wants_groups)(void *context, const struct node_request *request);
     bool (*reads_token)(void *context, uint64_t inode);
     bool (*lost_process)(void *context, uint64_t inode, size_t n, struct process *ret_process);
     /* The mount was taken away from outside, or its connection broke (`error`, negative). No event

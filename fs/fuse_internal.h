@@ -36,7 +36,7 @@ struct fuse_slot {
     fuse_req_t request;
     uint64_t inode;
     uint64_t handle;
-    uint32_t size;     /* READ, READDIR: the bytes that were asked for */
+    uint32_t size;     /* READ, READDIR, GETXATTR, LISTXATTR: the bytes that were asked for */
     uint32_t next;     /* of the free ones */
     uint32_t next_due; /* of those that have an event due */
     uint8_t state;     /* enum fuse_slot_state */

@@ -13,6 +13,7 @@
 #include <sys/file.h>
 
 #include "lockfs.h"
+#include "names.h"
 #include "process.h"
 
 static struct node_event request_event(fuse_req_t request, enum node_op op, fuse_ino_t inode);
@@ -466,42 +467,49 @@ static void op_poll(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info 
     submit(request, &event);
 }
 
-/* Extended attributes: there are none. Not ENOSYS, which is for good: ftruncate and write ask for
- * security.capability. */
+/* Extended attributes: those of lockfs only. For others not ENOSYS, which is for good, and as cheap
+ * as can be: ftruncate and write ask for security.capability, and ls for more. */
+
+static bool is_own_xattr(const char *name)
+{
+    return strncmp(name, NAMES_XATTR_PREFIX, strlen(NAMES_XATTR_PREFIX)) == 0;
+}
 
 static void op_getxattr(fuse_req_t request, fuse_ino_t inode, const char *name, size_t size)
 {
-    (void)inode;
-    (void)name;
-    (void)size;
-    fuse_reply_err(request, ENODATA);
+    struct node_event event = request_event(request, NODE_OP_GETXATTR, inode);
+
+    if (!is_own_xattr(name)) {
+        fuse_reply_err(request, ENODATA);
+        return;
+    }
+    event.request.name = name_span(name);
+    find_groups(request, &event.request);
+    fuse_edge__submit(fuse_req_userdata(request), request, &event, size);
 }
 
 static void op_listxattr(fuse_req_t request, fuse_ino_t inode, size_t size)
 {
-    (void)inode;
-    if (size == 0)
-        fuse_reply_xattr(request, 0);
-    else
-        fuse_reply_buf(request, NULL, 0);
+    struct node_event event = request_event(request, NODE_OP_LISTXATTR, inode);
+
+    find_groups(request, &event.request);
+    fuse_edge__submit(fuse_req_userdata(request), request, &event, size);
 }
 
 static void op_setxattr(fuse_req_t request, fuse_ino_t inode, const char *name, const char *value,
                         size_t size, int flags)
 {
     (void)inode;
-    (void)name;
     (void)value;
     (void)size;
     (void)flags;
-    fuse_reply_err(request, EOPNOTSUPP);
+    fuse_reply_err(request, is_own_xattr(name) ? EPERM : EOPNOTSUPP);
 }
 
 static void op_removexattr(fuse_req_t request, fuse_ino_t inode, const char *name)
 {
     (void)inode;
-    (void)name;
-    fuse_reply_err(request, EOPNOTSUPP);
+    fuse_reply_err(request, is_own_xattr(name) ? EPERM : EOPNOTSUPP);
 }
 
 const struct fuse_lowlevel_ops fuse_edge__ops = {
@@ -584,7 +592,7 @@ static void find_groups(fuse_req_t request, struct node_request *asked)
 {
     struct fuse_edge *edge = fuse_req_userdata(request);
 
-    if (!edge->handler->wants_groups(edge->context, asked->inode, asked->uid, asked->gid))
+    if (!edge->handler->wants_groups(edge->context, asked))
         return;
     int count = fuse_req_getgroups(request, FUSE_EDGE_GROUPS, edge->groups);
     if (count <= 0)

@@ -12,6 +12,7 @@ static struct stat stat_of(const struct node_attr *attr);
 static struct fuse_entry_param entry_of(const struct node_reply *reply);
 static int send_done(const struct fuse_slot *slot);
 static int send_number(const struct fuse_slot *slot, uint64_t number);
+static int send_data(const struct fuse_slot *slot, struct span data);
 static int send_dirents(struct fuse_edge *edge, const struct fuse_slot *slot,
                         const struct node_reply *reply);
 static int send_statfs(fuse_req_t request, const struct node_statfs *statfs);
@@ -49,8 +50,7 @@ int fuse_edge__send(struct fuse_edge *edge, const struct fuse_slot *slot,
         entry = entry_of(reply);
         return fuse_reply_create(slot->request, &entry, &file);
     case NODE_REPLY_DATA:
-        assert(slot->op == NODE_OP_READ && reply->data.len <= slot->size);
-        return fuse_reply_buf(slot->request, reply->data.data, reply->data.len);
+        return send_data(slot, reply->data);
     case NODE_REPLY_WRITTEN:
         assert(slot->op == NODE_OP_WRITE);
         return fuse_reply_write(slot->request, reply->number);
@@ -160,6 +160,19 @@ static int send_number(const struct fuse_slot *slot, uint64_t number)
         return fuse_reply_poll(slot->request, number == 1 ? ready | POLLERR | POLLHUP : ready);
     assert(slot->op == NODE_OP_IOC_TOKEN || slot->op == NODE_OP_IOC_LEASE);
     return fuse_reply_ioctl(slot->request, 0, &number, sizeof number);
+}
+
+static int send_data(const struct fuse_slot *slot, struct span data)
+{
+    bool xattr = slot->op == NODE_OP_GETXATTR || slot->op == NODE_OP_LISTXATTR;
+
+    if (xattr && slot->size == 0)
+        return fuse_reply_xattr(slot->request, data.len);
+    if (xattr && data.len > slot->size)
+        return fuse_reply_err(slot->request, ERANGE);
+    assert(xattr || slot->op == NODE_OP_READ);
+    assert(data.len <= slot->size);
+    return fuse_reply_buf(slot->request, data.data, data.len);
 }
 
 static int send_dirents(struct fuse_edge *edge, const struct fuse_slot *slot,

@@ -322,10 +322,10 @@ static void on_fuse_turn_end(void *context)
     wal_flush(daemon->wal);
 }
 
-static bool on_wants_groups(void *context, uint64_t inode, uint32_t uid, uint32_t gid)
+static bool on_wants_groups(void *context, const struct node_request *request)
 {
     const struct daemon *daemon = context;
-    return node_wants_groups(daemon->node, inode, uid, gid);
+    return node_wants_groups(daemon->node, request);
 }
 
 static bool on_reads_token(void *context, uint64_t inode)

@@ -21,6 +21,9 @@ enum control {
     CONTROL_COUNT,
 };
 
+/* Extended attributes of lockfs begin so. */
+#define NAMES_XATTR_PREFIX "user.lockfs."
+
 /* Where a name is looked for. */
 enum names_place {
     NAMES_LOCK,   /* a lock's directory */

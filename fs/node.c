@@ -152,6 +152,12 @@ static void handle_request(struct node *node, const struct node_request *request
     case NODE_OP_READDIR:
         node__readdir(node, request);
         break;
+    case NODE_OP_GETXATTR:
+        node__getxattr(node, request);
+        break;
+    case NODE_OP_LISTXATTR:
+        node__listxattr(node, request);
+        break;
     case NODE_OP_STATFS:
         node__statfs(node, request);
         break;

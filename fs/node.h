@@ -75,6 +75,8 @@ enum node_op {
     NODE_OP_OPENDIR,     /* inode -> OPENED */
     NODE_OP_READDIR,     /* inode, handle, readdir -> DIRENTS */
     NODE_OP_RELEASEDIR,  /* inode, handle -> DONE */
+    NODE_OP_GETXATTR,    /* inode, name -> DATA */
+    NODE_OP_LISTXATTR,   /* inode -> DATA: names, each with a zero byte */
     NODE_OP_STATFS,      /* -> STATFS */
     NODE_OP_FLOCK,       /* inode, handle, flock -> DONE */
     NODE_OP_SETLK,       /* inode, handle, fcntl -> DONE */
@@ -109,7 +111,8 @@ struct node_request {
     struct process process; /* the caller's process, not its thread */
     uint32_t uid;
     uint32_t gid;
-    /* OPEN, FLOCK, SETLK: the caller's groups beside `gid`, where node_wants_groups(). */
+    /* OPEN, FLOCK, SETLK, GETXATTR, LISTXATTR: the caller's groups beside `gid`, where
+     * node_wants_groups(). */
     const uint32_t *groups;
     size_t groups_count;
     uint64_t inode;
@@ -372,8 +375,8 @@ struct node *node_init(void *memory, const struct node_limits *limits,
 /* The one entry point. Actions are emitted to `sink`, in the order in which they must happen. */
 void node_step(struct node *node, const struct node_event *event, node_sink *sink, void *context);
 
-/* Whether it hangs on the groups of such a caller if it may claim this file. */
-bool node_wants_groups(const struct node *node, uint64_t inode, uint32_t uid, uint32_t gid);
+/* Whether it hangs on the caller's groups if it may do what it asks for. */
+bool node_wants_groups(const struct node *node, const struct node_request *request);
 
 /* Whether a READ of this inode wants the caller's ancestors. Before such a READ, every process that
  * node_lost_process() names is looked at, and reported as PROCESS_ENDED where it lives no more. */

@@ -112,28 +112,36 @@ void node__create_applied(struct node *node, uint32_t slot, int error)
     node__reply(node, &reply);
 }
 
-/* Write permission on a lock is the right to claim (DESIGN A4). The kernel asks for it when a file
- * is made; who has opened a file of somebody else's claim must be asked here. */
-static bool may_claim(const struct lock_view *lock, const struct node_request *request)
+bool node__may(const struct lock_view *lock, const struct node_request *request,
+               enum node_right right)
 {
     if (request->uid == 0)
         return true;
     if (request->uid == lock->uid)
-        return lock->mode & 0200;
+        return lock->mode & right << 6;
     bool member = request->gid == lock->gid;
     for (size_t i = 0; i < request->groups_count && !member; i++)
         member = request->groups[i] == lock->gid;
-    return lock->mode & (member ? 0020 : 0002);
+    return lock->mode & right << (member ? 3 : 0);
 }
 
-bool node_wants_groups(const struct node *node, uint64_t number, uint32_t uid, uint32_t gid)
+/* The kernel asks for the right to claim when a file is made; who has opened a file of somebody
+ * else's claim must be asked here. */
+static bool may_claim(const struct lock_view *lock, const struct node_request *request)
 {
-    const struct inode *inode = tree_inode(&node->tree, number);
+    return node__may(lock, request, NODE_RIGHT_TO_CLAIM);
+}
+
+bool node_wants_groups(const struct node *node, const struct node_request *request)
+{
+    const struct inode *inode = tree_inode(&node->tree, request->inode);
     struct lock_view lock;
     if (!inode || !inode->parent || !lock_table_get_lock(node->table, inode->lock, &lock))
         return false;
-    bool same = !(lock.mode & 0020) == !(lock.mode & 0002);
-    return uid != 0 && uid != lock.uid && gid != lock.gid && !same;
+    bool looks = request->op == NODE_OP_GETXATTR || request->op == NODE_OP_LISTXATTR;
+    uint32_t right = looks ? NODE_RIGHT_TO_LOOK : NODE_RIGHT_TO_CLAIM;
+    bool same = !(lock.mode & right << 3) == !(lock.mode & right);
+    return request->uid != 0 && request->uid != lock.uid && request->gid != lock.gid && !same;
 }
 
 void node__open(struct node *node, const struct node_request *request)

@@ -177,6 +177,12 @@ struct node {
     char (*dirent_names)[LIMIT_NAME_BYTES];
 };
 
+/* As bits of a mode (DESIGN A4). */
+enum node_right {
+    NODE_RIGHT_TO_CLAIM = 2,
+    NODE_RIGHT_TO_LOOK = 4,
+};
+
 enum { NODE_DATA_BYTES = 64 << 10 };
 
 /* For how long the kernel may trust the name of a lock, and the attributes in a CREATE reply. */
@@ -266,6 +272,9 @@ struct span node__path(struct node *node, uint64_t lock, struct span name);
 void node__create(struct node *node, const struct node_request *request);
 void node__create_applied(struct node *node, uint32_t slot, int error);
 void node__open(struct node *node, const struct node_request *request);
+/* Whether the owner, group and mode of a lock give the caller a right to what is in it. */
+bool node__may(const struct lock_view *lock, const struct node_request *request,
+               enum node_right right);
 void node__read(struct node *node, const struct node_request *request);
 void node__write(struct node *node, const struct node_request *request);
 /* Whose claim a handle's writes go to: its own, or the one that lives until its process ends, which
@@ -300,10 +309,16 @@ void node__reply_attr(struct node *node, uint32_t slot, uint64_t number);
 /* Replies with an entry, and counts the kernel's reference. */
 void node__reply_entry(struct node *node, uint32_t slot, uint64_t number, uint32_t valid_ms);
 
+/* node_xattr.c: what a claimed file tells about its claim. */
+void node__getxattr(struct node *node, const struct node_request *request);
+void node__listxattr(struct node *node, const struct node_request *request);
+
 /* control.c: the text of control files. */
 void control__read(struct node *node, const struct node_request *request, struct handle *handle);
 void control__write(struct node *node, const struct node_request *request, struct handle *handle);
 uint32_t control__mode(enum control control, uint32_t lock_mode);
+/* The word for it. */
+const char *control__claim_mode(enum claim_mode mode);
 /* A process has lost a claim for which it has no handle. */
 void control__lost_without_handle(struct node *node, uint64_t lock, uint64_t token,
                                   const struct process *process);
