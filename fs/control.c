@@ -80,9 +80,12 @@ void control__process_ended(struct node *node, const struct process *process)
 
 bool node_next_lost_process(const struct node *node, uint32_t *cursor, struct process *ret_process)
 {
-    while (*cursor < node->lost_processes.touched) {
-        const struct lost_process *lost = slab_at(&node->lost_processes, ++*cursor);
+    /* The newest first, which are at the heads of their chains: to end many takes no long walks. */
+    uint32_t slot = *cursor ? *cursor - 1 : node->lost_processes.touched;
+    for (; slot; slot--) {
+        const struct lost_process *lost = slab_at(&node->lost_processes, slot);
         if (lost->process.pid) {
+            *cursor = slot;
             *ret_process = lost->process;
             return true;
         }
