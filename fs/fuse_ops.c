@@ -286,7 +286,7 @@ static void op_flush(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info
 
     event.request.handle = file->fh;
     event.request.fcntl.owner = file->lock_owner;
-    submit(request, &event);
+    give_up(request, &event); /* the POSIX locks that end with it */
 }
 
 static void op_fsync(fuse_req_t request, fuse_ino_t inode, int data_only,

@@ -69,7 +69,7 @@ enum node_op {
     NODE_OP_OPEN,        /* inode, open -> OPENED */
     NODE_OP_READ,        /* inode, handle, read, ancestors -> DATA */
     NODE_OP_WRITE,       /* inode, handle, write -> WRITTEN */
-    NODE_OP_FLUSH,       /* inode, handle, fcntl.owner -> DONE */
+    NODE_OP_FLUSH,       /* inode, handle, fcntl.owner -> DONE, in the same step */
     NODE_OP_FSYNC,       /* inode, handle -> DONE */
     NODE_OP_RELEASE,     /* inode, handle -> DONE, in the same step */
     NODE_OP_OPENDIR,     /* inode -> OPENED */
