@@ -157,6 +157,7 @@ struct node {
     bool failed;
     uint32_t claims_held;    /* of this node, in the table */
     uint32_t fcntl_requests; /* under way */
+    uint32_t forces;         /* under way */
     uint32_t acquires;       /* requests that may become a claim: proposed or waiting */
     uint64_t timer_at_ms;
 
