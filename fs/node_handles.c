@@ -173,7 +173,11 @@ void node__open(struct node *node, const struct node_request *request)
 static struct handle *live_handle(struct node *node, const struct node_request *request)
 {
     struct handle *handle = node__handle(node, request->handle);
-    if (!handle || handle->closed || handle->lost || handle->unlinked) {
+    struct lock_view lock;
+    bool stale = !handle || handle->closed || handle->lost || handle->unlinked;
+    if (!stale && handle->type == HANDLE_FILE && !node__handle_holds(handle))
+        stale = !lock_table_get_lock(node->table, tree_at(&node->tree, handle->inode)->lock, &lock);
+    if (stale) {
         node__reply_error(node, request->slot, -ESTALE);
         return NULL;
     }
