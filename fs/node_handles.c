@@ -288,7 +288,7 @@ static void lock_file(struct node *node, const struct node_request *request, str
     };
     if (!unlock) {
         command.process = request->process;
-        handle->locker = request->process;
+        node__handle_set_locker(node, handle, &request->process);
     }
     struct lock_view lock;
     bool new_claim = !unlock && !handle->claims && !allowed;

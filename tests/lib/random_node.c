@@ -116,6 +116,8 @@ void random_node_check_quiet(const struct random_node *run, uint32_t inodes)
     if (node->fcntl_records.used || node->fcntl_by_owner.count || node->delays.used)
         random_node_fail(run, "fcntl records %u, delays %u", node->fcntl_records.used,
                          node->delays.used);
+    if (node->process_numbers.used || node->numbers_by_process.count)
+        random_node_fail(run, "numbers of %u processes are left", node->process_numbers.used);
     if (node->requests_by_seq.count || node->deadlines.head)
         random_node_fail(run, "%u requests are left", node->requests_by_seq.count);
     if (node->pending_chunks.used)
