@@ -1,6 +1,7 @@
 /* The node, attacked: what several callers do at once, and what little room does to them. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fs/node_internal.h"
@@ -426,8 +427,80 @@ static void test_force_of_nothing(void)
     bench_close(bench);
 }
 
+/* DESIGN A5: what blocks waits through a log that stands still; what does not gets ETIMEDOUT. */
+static void test_setlkw_stalled(void)
+{
+    struct bench *bench = bench_open(&bench_limits);
+    uint64_t inode, a, b, token;
+    bench_create(bench, NODE_ROOT_INODE, "f", false, 1, &inode, &a);
+    bench_create(bench, NODE_ROOT_INODE, "g", false, 2, NULL, &b);
+    bench->auto_persist = false;
+    setlk(bench, 1, inode, a, NODE_FLOCK_EXCLUSIVE, true, 1, 0);
+    setlk(bench, 2, inode, b, NODE_FLOCK_EXCLUSIVE, false, 2, 0);
+    for (int i = 0; i < 3; i++) {
+        bench->now_ms += 5000;
+        bench_step(bench, &(struct node_event){.type = NODE_EVENT_TIMER});
+    }
+    tap_equal(result(bench, 2), -ETIMEDOUT, "F_SETLK gets ETIMEDOUT");
+    tap_equal(result(bench, 1), -EINPROGRESS, "F_SETLKW waits on");
+    tap_equal(setlk(bench, 3, inode, a, NODE_FLOCK_SHARED, false, 3, 0), -ETIMEDOUT,
+              "a later F_SETLK gets it at once");
+    tap_equal(setlk(bench, 4, inode, a, NODE_FLOCK_SHARED, true, 4, 0), -EINPROGRESS,
+              "a later F_SETLKW waits");
+    bench->auto_persist = true;
+    bench_persist(bench);
+    tap_equal(result(bench, 1), 0, "it is granted when the log is back");
+    tap_equal(result(bench, 4), -EINPROGRESS, "the later one behind it");
+    tap_equal(bench_token(bench, inode, a, &token), 0, "for good");
+    interrupt(bench, 4);
+    tap_equal(result(bench, 4), -EINTR, "and can be interrupted");
+    bench_close(bench);
+}
+
+static int read_token(struct bench *bench, uint64_t lock, uint32_t pid, uint64_t start)
+{
+    struct process reader = {.pid = pid, .start = start};
+    uint64_t inode;
+    bench_lookup(bench, lock, "token", &inode);
+    struct node_request open = {.op = NODE_OP_OPEN, .inode = inode};
+    uint64_t handle = bench_request(bench, open, 0, pid)->handle;
+    struct node_request read = {
+        .op = NODE_OP_READ, .inode = inode, .handle = handle, .read = {0, 4096, &reader, 1}};
+    const struct node_reply *reply = bench_request(bench, read, 0, pid);
+    int got = reply->type == NODE_REPLY_ERROR ? reply->error : atoi(bench->data[0]);
+    bench_release(bench, inode, handle);
+    return got;
+}
+
+/* A number of a process is given again: its start time tells it from the one before. */
+static void test_pid_again(void)
+{
+    struct bench *bench = bench_open(&bench_limits);
+    uint64_t lock, inode, handle, token = 0;
+    bench_mkdir(bench, NODE_ROOT_INODE, "l", &lock);
+    bench_create(bench, lock, "f", true, 7, NULL, NULL);
+    bench_restart(bench, &bench_limits);
+    bench_lookup(bench, NODE_ROOT_INODE, "l", &lock);
+    tap_equal(read_token(bench, lock, 7, 70), -ESTALE, "process 7 lost a claim by a restart");
+    bench_create(bench, lock, "f", true, 8, &inode, &handle);
+    bench_token(bench, inode, handle, &token);
+    tap_equal(read_token(bench, lock, 8, 80), (long long)token, "process 8 reads its own number");
+    tap_equal(read_token(bench, lock, 8, 99), -ESTALE, "another process 8 is a bystander");
+    struct node_event ended = {.type = NODE_EVENT_PROCESS_ENDED,
+                               .process_ended = {.pid = 7, .start = 99}};
+    bench_step(bench, &ended);
+    tap_equal(read_token(bench, lock, 9, 90), -ESTALE, "the end of another process 7 is not its");
+    ended.process_ended.start = 70;
+    bench_step(bench, &ended);
+    tap_equal(read_token(bench, lock, 9, 90), (long long)token, "its end is");
+    tap_equal(read_token(bench, lock, 7, 99), (long long)token, "and process 7 is now a bystander");
+    bench_close(bench);
+}
+
 int main(void)
 {
+    test_setlkw_stalled();
+    test_pid_again();
     test_delay_without_room();
     test_getlk_after_close();
     test_force_of_nothing();
