@@ -98,6 +98,15 @@ def bystanders(node):
     fb2 = b.acquire(lock.file)
     lines = ["%d y" % b.token_of(fb), "%d x" % b.token_of(fb2)]
     t.same(stranger.cat(lock.token).splitlines(), lines, "where there can be several, a line each")
+    b.close(fb2)
+    a = t.Agent()
+    fd = a.plain(lock.file)
+    child = a.child()
+    child.flock(fd, t.EXCLUSIVE)
+    a.kill()
+    t.same(read_token(child, lock), child.token_of(fd),
+           "who has locked what another one opened reads its number")
+    child.kill()
     fd = b.acquire(node.path("in-the-root"))
     t.same(stranger.cat(node.path("token")), "%d in-the-root\n" % b.token_of(fd),
            "in the root, too")
