@@ -348,8 +348,6 @@ void node__handle_close(struct node *node, struct handle *handle)
             propose_release(node, handle);
         return;
     }
-    if (handle->lost || handle->unlinked)
-        handle->token = 0;
     handle->lost = handle->unlinked = false;
     note_change(node, handle, before);
     node__handle_abandon(node, handle);
