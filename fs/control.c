@@ -138,6 +138,9 @@ static struct standing standing_of(const struct node *node, const struct inode *
             standing = (struct standing){handle->token, handle->lost || handle->unlinked};
         slot = handle->in_inode.next;
     }
+    uint64_t given_back = node__number_given_back(node, lock->lock, process);
+    if (given_back > standing.token)
+        standing = (struct standing){given_back, false};
     slot = 0;
     while ((slot = next_lost(node, lock->lock, slot))) {
         const struct lost_process *lost = slab_at(&node->lost_processes, slot);
@@ -525,12 +528,16 @@ static void write_setting(struct node *node, const struct node_request *request,
         submitted->number = request->write.data.len;
 }
 
-/* A handle that holds two claims goes by the larger number, also when that claim has ended. */
-static bool is_number_of_handle(const struct node *node, const struct inode *lock, uint64_t token)
+/* A handle that holds two claims goes by the larger number, also when that claim has ended, and so
+ * does a process. */
+static bool is_number_of_holder(const struct node *node, const struct inode *lock, uint64_t token)
 {
     for (uint32_t slot = lock->claimants.head; slot;) {
         const struct handle *handle = node__handle_at(node, slot);
         if (handle->token == token && !handle->lost && !handle->unlinked)
+            return true;
+        if (node__number_given_back(node, lock->lock, &handle->opener) == token ||
+            node__number_given_back(node, lock->lock, &handle->locker) == token)
             return true;
         slot = handle->in_inode.next;
     }
@@ -545,9 +552,11 @@ static int check_token(const struct node *node, const struct handle *handle, str
     uint64_t token;
     if (!text_parse_number(text, &token))
         return -EINVAL;
+    if (!token)
+        return -ESTALE;
     bool held = lock_table_get_claim(node->table, inode->lock, token, &claim) &&
                 node__visible_claim(node, &claim);
-    return held || is_number_of_handle(node, inode, token) ? 0 : -ESTALE;
+    return held || is_number_of_holder(node, inode, token) ? 0 : -ESTALE;
 }
 
 void control__write(struct node *node, const struct node_request *request, struct handle *handle)

@@ -260,6 +260,15 @@ bool lock_table_get_obstacle(const struct lock_table *table, uint64_t lock, stru
                              uint64_t after_token, uint64_t node, uint64_t handle, uint64_t owner,
                              enum claim_mode mode, struct claim_view *ret_view);
 
+/* Whether a claim counts, for somebody who knows better than the table. */
+typedef bool claim_filter(const void *context, const struct claim_view *claim);
+
+/* Whether such a request would fit into a lock whose limit is a number if it had those claims only
+ * that `counts` lets count. Looks at each of them. */
+bool lock_table_fits_beside(const struct lock_table *table, uint64_t lock, struct span name,
+                            uint64_t node, uint64_t handle, uint64_t owner, enum claim_mode mode,
+                            claim_filter *counts, const void *context);
+
 /* Copies up to `size` bytes of a claimed file's content from `offset`; returns how many. */
 size_t lock_table_read(const struct lock_table *table, uint64_t lock, struct span name,
                        uint64_t offset, char *buffer, size_t size);

@@ -259,6 +259,9 @@ struct queue *lock_table__queue_of(const struct lock_table *table, uint32_t file
 /* The queue that a request for a file would meet; `file` 0: nobody else knows that name. */
 const struct queue *lock_table__queue_for(const struct lock_table *table, uint32_t lock,
                                           uint32_t file);
+/* The next claim of the same owner as `who` on a resource after `slot` (0: the first). */
+uint32_t lock_table__next_of_owner(const struct lock_table *table, const struct claim *who,
+                                   const struct queue *queue, uint32_t slot);
 /* As what an owner counts on a resource: 0 where it has no claim there. */
 uint8_t lock_table__standing(const struct lock_table *table, const struct claim *who,
                              const struct queue *queue);

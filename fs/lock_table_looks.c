@@ -323,6 +323,57 @@ bool lock_table_get_obstacle(const struct lock_table *table, uint64_t lock, stru
     return false;
 }
 
+/* As what the owner of a claim counts by those of its claims that count, `without` one. 0 also
+ * where the claim is not the first of them, so that each owner is found once. */
+static uint8_t standing_by(const struct lock_table *table, const struct queue *queue,
+                           uint32_t of_slot, uint32_t without, claim_filter *counts,
+                           const void *context)
+{
+    const struct claim *who = claim_at(table, of_slot);
+    uint32_t first = 0;
+    uint8_t mode = 0;
+    for (uint32_t slot = 0; (slot = lock_table__next_of_owner(table, who, queue, slot));) {
+        const struct claim *claim = claim_at(table, slot);
+        struct claim_view view;
+        view_claim(table, claim, false, &view);
+        if (slot == without || !counts(context, &view))
+            continue;
+        if (!first)
+            first = slot;
+        if (claim->mode > mode)
+            mode = claim->mode;
+    }
+    return first == of_slot ? mode : 0;
+}
+
+bool lock_table_fits_beside(const struct lock_table *table, uint64_t lock, struct span name,
+                            uint64_t node, uint64_t handle, uint64_t owner, enum claim_mode mode,
+                            claim_filter *counts, const void *context)
+{
+    uint32_t lock_slot = lock_table__lock(table, lock);
+    if (!lock_slot)
+        return true;
+    uint32_t session = lock_table__session(table, node);
+    uint32_t file = lock_table__file(table, lock_slot, name);
+    struct claim request = {.session = (uint16_t)session, .owner = owner, .kind = CLAIM_FCNTL};
+    uint32_t replaced = file ? lock_table__older_of(table, &request, file) : 0;
+    const struct queue *queue = &lock_at(table, lock_slot)->queue;
+    struct queue others = {0};
+    bool exclusive = mode == CLAIM_EXCLUSIVE;
+    uint32_t slot = lock_at(table, lock_slot)->claims.head;
+    for (; slot; slot = claim_at(table, slot)->in_lock.next) {
+        const struct claim *claim = claim_at(table, slot);
+        uint8_t standing = standing_by(table, queue, slot, replaced, counts, context);
+        /* In a writer's way is who is not of its handle or owner. */
+        if (lock_table__is_obstacle(claim, session, handle, owner, CLAIM_EXCLUSIVE))
+            lock_table__count_owner(&others, 0, standing);
+        else if (claim->kind == CLAIM_FCNTL)
+            exclusive = exclusive || standing == CLAIM_EXCLUSIVE;
+    }
+    uint32_t places = others.exclusive_owners + 1 + (exclusive && others.shared_owners);
+    return places <= lock_at(table, lock_slot)->limit;
+}
+
 void lock_table_get_counts(const struct lock_table *table, struct lock_table_counts *ret_counts)
 {
     *ret_counts = (struct lock_table_counts){

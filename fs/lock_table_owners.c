@@ -98,9 +98,8 @@ static bool is_same_owner(const struct claim *a, const struct claim *b)
     return a->kind == CLAIM_FCNTL ? a->owner == b->owner : a->handle == b->handle;
 }
 
-/* The next claim of the same owner on the same resource. */
-static uint32_t next_of_owner(const struct lock_table *table, const struct claim *who,
-                              const struct queue *queue, uint32_t slot)
+uint32_t lock_table__next_of_owner(const struct lock_table *table, const struct claim *who,
+                                   const struct queue *queue, uint32_t slot)
 {
     do
         slot = who->kind == CLAIM_FCNTL
@@ -117,7 +116,7 @@ static uint8_t standing_without(const struct lock_table *table, const struct cla
 {
     uint8_t mode = 0;
     uint32_t slot = 0;
-    while ((slot = next_of_owner(table, who, queue, slot)))
+    while ((slot = lock_table__next_of_owner(table, who, queue, slot)))
         if (slot != without && claim_at(table, slot)->mode > mode)
             mode = claim_at(table, slot)->mode;
     return mode;
@@ -163,7 +162,7 @@ static bool is_of_handle_only(const struct lock_table *table, const struct claim
                               const struct queue *queue)
 {
     uint32_t slot = 0;
-    while ((slot = next_of_owner(table, who, queue, slot)))
+    while ((slot = lock_table__next_of_owner(table, who, queue, slot)))
         if (claim_at(table, slot)->handle != who->handle)
             return false;
     return true;

@@ -43,6 +43,8 @@ static struct parts lay_out(struct node *node, struct arena *arena,
     slab_layout(&node->readers, arena, sizeof(struct reader), LIMIT_CONTROL_READERS);
     slab_layout(&node->requests, arena, sizeof(struct request), limits->requests);
     slab_layout(&node->fcntl_records, arena, sizeof(struct fcntl_record), limits->handles);
+    /* Of an opener, and a locker, of each. */
+    slab_layout(&node->process_numbers, arena, sizeof(struct process_number), 2 * limits->handles);
     /* Of every lock, and every file: see struct lock_table. */
     slab_layout(&node->delays, arena, sizeof(struct timed_delay),
                 limits->table.locks + limits->table.claims + 2 * limits->table.waiters);
@@ -50,6 +52,8 @@ static struct parts lay_out(struct node *node, struct arena *arena,
     index_layout(&node->requests_by_seq, arena, &node->requests, offsetof(struct request, by_seq));
     index_layout(&node->fcntl_by_owner, arena, &node->fcntl_records,
                  offsetof(struct fcntl_record, by_owner));
+    index_layout(&node->numbers_by_process, arena, &node->process_numbers,
+                 offsetof(struct process_number, by_process));
     index_layout(&node->lost_by_lock, arena, &node->lost_processes,
                  offsetof(struct lost_process, by_lock));
     index_layout(&node->lost_by_pid, arena, &node->lost_processes,

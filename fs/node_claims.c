@@ -67,14 +67,119 @@ static bool is_claimant(const struct handle *handle)
     return !handle->closed && (node__handle_holds(handle) || handle->lost || handle->unlinked);
 }
 
-/* Keeps the list of claimants, around a change of what a handle is. */
-static void list_claimant(struct node *node, struct handle *handle, bool before)
+/* Numbers of processes */
+
+static uint64_t process_hash(uint64_t lock, const struct process *process)
 {
-    bool after = is_claimant(handle);
-    if (after && !before)
+    return hash_number(hash_number(lock) ^ process->pid ^ process->start << 32);
+}
+
+static uint32_t process_slot(const struct node *node, uint64_t lock, const struct process *process)
+{
+    uint32_t slot = index_first(&node->numbers_by_process, process_hash(lock, process));
+    for (; slot; slot = index_next(&node->numbers_by_process, slot)) {
+        const struct process_number *number = slab_at(&node->process_numbers, slot);
+        if (number->lock == lock && number->pid == process->pid && number->start == process->start)
+            return slot;
+    }
+    return 0;
+}
+
+uint64_t node__number_given_back(const struct node *node, uint64_t lock,
+                                 const struct process *process)
+{
+    uint32_t slot = process_slot(node, lock, process);
+    const struct process_number *number = slot ? slab_at(&node->process_numbers, slot) : NULL;
+    return number ? number->token : 0;
+}
+
+/* A process has one more open file of a lock that holds. */
+static void process_joins(struct node *node, uint64_t lock, const struct process *process)
+{
+    if (!process->pid)
+        return;
+    uint32_t slot = process_slot(node, lock, process);
+    if (!slot) {
+        slot = slab_take(&node->process_numbers);
+        assert(slot); /* two for each handle */
+        struct process_number *number = slab_at(&node->process_numbers, slot);
+        number->lock = lock;
+        number->pid = process->pid;
+        number->start = process->start;
+        index_add(&node->numbers_by_process, process_hash(lock, process), slot);
+    }
+    ((struct process_number *)slab_at(&node->process_numbers, slot))->handles++;
+}
+
+/* One of them holds no more; `token`: the number that it gave back, 0 where it lost it. */
+static void process_leaves(struct node *node, uint64_t lock, const struct process *process,
+                           uint64_t token)
+{
+    if (!process->pid)
+        return;
+    uint32_t slot = process_slot(node, lock, process);
+    struct process_number *number = slab_at(&node->process_numbers, slot);
+    if (token > number->token)
+        number->token = token;
+    if (--number->handles)
+        return;
+    index_remove(&node->numbers_by_process, process_hash(lock, process), slot);
+    slab_give(&node->process_numbers, slot);
+}
+
+static bool has_other_locker(const struct handle *handle)
+{
+    return !node__same_process(&handle->locker, &handle->opener);
+}
+
+void node__handle_set_locker(struct node *node, struct handle *handle,
+                             const struct process *process)
+{
+    if (node__same_process(&handle->locker, process))
+        return;
+    uint64_t lock = tree_at(&node->tree, handle->inode)->lock;
+    bool holds = !handle->closed && node__handle_holds(handle);
+    if (holds && has_other_locker(handle))
+        process_leaves(node, lock, &handle->locker, 0);
+    handle->locker = *process;
+    if (holds && has_other_locker(handle))
+        process_joins(node, lock, process);
+}
+
+/* What a handle counts as, before and after a change. */
+struct role {
+    bool claimant;
+    bool holds;
+};
+
+static struct role role_of(const struct handle *handle)
+{
+    return (struct role){is_claimant(handle), !handle->closed && node__handle_holds(handle)};
+}
+
+/* Keeps what is known of claimants, around a change of what a handle is. Who holds nothing, and has
+ * lost nothing, has no number. */
+static void note_change(struct node *node, struct handle *handle, struct role before)
+{
+    struct role after = role_of(handle);
+    uint64_t lock = tree_at(&node->tree, handle->inode)->lock;
+    uint64_t given_back = handle->lost || handle->unlinked ? 0 : handle->token;
+    if (!after.claimant)
+        handle->token = 0;
+    if (after.claimant && !before.claimant)
         list_append(&node->handles, in_inode, claimants(node, handle), slot_of(handle));
-    if (!after && before)
+    if (!after.claimant && before.claimant)
         list_remove(&node->handles, in_inode, claimants(node, handle), slot_of(handle));
+    if (after.holds && !before.holds) {
+        process_joins(node, lock, &handle->opener);
+        if (has_other_locker(handle))
+            process_joins(node, lock, &handle->locker);
+    }
+    if (!after.holds && before.holds) {
+        process_leaves(node, lock, &handle->opener, given_back);
+        if (has_other_locker(handle))
+            process_leaves(node, lock, &handle->locker, given_back);
+    }
 }
 
 /* A claim of the table is none of this node's callers' (any more), or it is out of the table. */
@@ -162,13 +267,11 @@ void node__flush(struct node *node, const struct node_request *request)
     if (record_slot) {
         const struct fcntl_record *record = slab_at(&node->fcntl_records, record_slot);
         struct handle *handle = node__handle(node, record->handle);
-        bool before = is_claimant(handle);
+        struct role before = role_of(handle);
         reserved = !record->unlocking;
         forget_fcntl(node, handle, record_slot);
         count_gone(node, slot, 1);
-        if (!node__handle_holds(handle) && !handle->lost && !handle->unlinked)
-            handle->token = 0;
-        list_claimant(node, handle, before);
+        note_change(node, handle, before);
     }
     if (record_slot || inode->fcntl_requests) {
         char buffer[LIMIT_NAME_BYTES];
@@ -235,7 +338,7 @@ static void propose_release(struct node *node, struct handle *handle)
 void node__handle_close(struct node *node, struct handle *handle)
 {
     notice_short_claim(node, handle);
-    bool before = is_claimant(handle);
+    struct role before = role_of(handle);
     let_locks_go(node, handle);
     if (handle->release != RELEASE_EXIT)
         let_create_go(node, handle);
@@ -246,8 +349,7 @@ void node__handle_close(struct node *node, struct handle *handle)
         return;
     }
     handle->lost = handle->unlinked = false;
-    handle->token = 0;
-    list_claimant(node, handle, before);
+    note_change(node, handle, before);
     node__handle_abandon(node, handle);
     if (handle->claims || handle->waits || handle->commands)
         propose_release(node, handle);
@@ -258,7 +360,7 @@ void node__handle_close(struct node *node, struct handle *handle)
 static void end_exit_claim(struct node *node, struct handle *handle)
 {
     struct command command = {.type = COMMAND_END, .token = handle->create_token};
-    bool before = is_claimant(handle);
+    struct role before = role_of(handle);
     let_create_go(node, handle);
     bool idle = !node__handle_holds(handle);
     if (idle)
@@ -269,7 +371,7 @@ static void end_exit_claim(struct node *node, struct handle *handle)
         struct node_action wake = {.type = NODE_ACTION_LOST, .lost = {handle->number}};
         node__emit(node, &wake);
     }
-    list_claimant(node, handle, before);
+    note_change(node, handle, before);
     if (node__propose(node, &command, true))
         node__fail(node, "no room in the log for a release");
     if (handle->detached)
@@ -298,7 +400,7 @@ void node__handle_granted(struct node *node, struct handle *handle, const struct
         count_gone(node, handle->inode, 1);
         return;
     }
-    bool before = is_claimant(handle);
+    struct role before = role_of(handle);
     if (claim->kind == CLAIM_FCNTL)
         remember_fcntl(node, handle, claim);
     else
@@ -314,7 +416,7 @@ void node__handle_granted(struct node *node, struct handle *handle, const struct
             node__emit(node, &watch);
         }
     }
-    list_claimant(node, handle, before);
+    note_change(node, handle, before);
 }
 
 static void path_add(const struct node *node, uint64_t lock, struct text *path)
@@ -383,7 +485,7 @@ static bool forget_claim(struct node *node, struct handle *handle, const struct 
 
 void node__handle_ended(struct node *node, struct handle *handle, const struct effect *effect)
 {
-    bool before = is_claimant(handle);
+    struct role before = role_of(handle);
     node->claims_held--;
     handle->claims--;
     if (!forget_claim(node, handle, effect)) {
@@ -398,11 +500,11 @@ void node__handle_ended(struct node *node, struct handle *handle, const struct e
     if (handle->detached && !handle->create_token) {
         if (handle->lost)
             control__lost_without_handle(node, effect->lock, effect->token, &handle->opener);
+        if (handle->lost || handle->unlinked)
+            handle->token = 0;
         handle->lost = handle->unlinked = false;
     }
-    if (!node__handle_holds(handle) && !handle->lost && !handle->unlinked)
-        handle->token = 0;
-    list_claimant(node, handle, before);
+    note_change(node, handle, before);
     if (handle->detached && !handle->create_token) {
         node__handle_abandon(node, handle);
         node__handle_drop_unused(node, handle);

@@ -181,7 +181,11 @@ void node__open(struct node *node, const struct node_request *request)
 static struct handle *live_handle(struct node *node, const struct node_request *request)
 {
     struct handle *handle = node__handle(node, request->handle);
-    if (!handle || handle->closed || handle->lost || handle->unlinked) {
+    struct lock_view lock;
+    bool stale = !handle || handle->closed || handle->lost || handle->unlinked;
+    if (!stale && handle->type == HANDLE_FILE && !node__handle_holds(handle))
+        stale = !lock_table_get_lock(node->table, tree_at(&node->tree, handle->inode)->lock, &lock);
+    if (stale) {
         node__reply_error(node, request->slot, -ESTALE);
         return NULL;
     }
@@ -292,7 +296,7 @@ static void lock_file(struct node *node, const struct node_request *request, str
     };
     if (!unlock) {
         command.process = request->process;
-        handle->locker = request->process;
+        node__handle_set_locker(node, handle, &request->process);
     }
     struct lock_view lock;
     bool new_claim = !unlock && !handle->claims && !allowed;
@@ -415,6 +419,24 @@ void node__setlk(struct node *node, const struct node_request *request)
         node__reply_error(node, request->slot, error);
 }
 
+static bool is_visible(const void *context, const struct claim_view *claim)
+{
+    return node__visible_claim(context, claim);
+}
+
+/* In a semaphore who holds is in nobody's way while there is a place, and what this node has given
+ * back may be one before the table says so. */
+static bool has_place_by_release(const struct node *node, uint64_t lock, struct span name,
+                                 const struct node_request *request, enum claim_mode mode)
+{
+    struct lock_view view;
+    uint32_t slot = tree_find_lock(&node->tree, lock);
+    return slot && tree_at(&node->tree, slot)->gone_claims &&
+           lock_table_get_lock(node->table, lock, &view) && view.limit > 1 &&
+           lock_table_fits_beside(node->table, lock, name, node->config.id, request->handle,
+                                  request->fcntl.owner, mode, is_visible, node);
+}
+
 void node__getlk(struct node *node, const struct node_request *request)
 {
     struct handle *handle = live_handle(node, request);
@@ -434,7 +456,9 @@ void node__getlk(struct node *node, const struct node_request *request)
     struct node_reply reply = {
         .slot = request->slot, .type = NODE_REPLY_LOCK, .number = NODE_FLOCK_UNLOCK};
     struct claim_view claim = {0};
-    while (lock_table_get_obstacle(node->table, inode->lock, name, claim.token, node->config.id,
+    bool free = has_place_by_release(node, inode->lock, name, request, mode);
+    while (!free &&
+           lock_table_get_obstacle(node->table, inode->lock, name, claim.token, node->config.id,
                                    handle->number, request->fcntl.owner, mode, &claim)) {
         if (!node__visible_claim(node, &claim))
             continue;
@@ -445,11 +469,25 @@ void node__getlk(struct node *node, const struct node_request *request)
     node__reply(node, &reply);
 }
 
+/* Whether callers know of a claim that a force of `token` (0: any) would end. */
+static bool is_there_to_force(const struct node *node, uint64_t lock, struct span name,
+                              uint64_t token)
+{
+    struct file_view file;
+    struct claim_view claim;
+    if (!token)
+        return node__visible_file(node, lock, name, &file);
+    return lock_table_get_claim(node->table, lock, token, &claim) && claim.name_len == name.len &&
+           memcmp(claim.name, name.data, name.len) == 0 && node__visible_claim(node, &claim);
+}
+
 /* Revokes what holds a file: for root, and for the owner of the lock. */
 static void force(struct node *node, const struct node_request *request,
                   const struct handle *handle)
 {
     const struct inode *inode = tree_at(&node->tree, handle->inode);
+    char buffer[LIMIT_NAME_BYTES];
+    struct span name = tree_name(&node->tree, inode, buffer);
     struct lock_view lock;
     int error = 0;
     if (handle->type != HANDLE_FILE)
@@ -458,18 +496,21 @@ static void force(struct node *node, const struct node_request *request,
         error = -ESTALE;
     else if (request->uid != 0 && request->uid != lock.uid)
         error = -EPERM;
+    else if (!is_there_to_force(node, lock.id, name, request->force.token))
+        error = -ENODATA;
     if (error) {
         node__reply_error(node, request->slot, error);
         return;
     }
-    char name[LIMIT_NAME_BYTES];
     struct command command = {
         .type = COMMAND_FORCE,
         .lock = lock.id,
-        .name = tree_name(&node->tree, inode, name),
+        .name = name,
         .token = request->force.token,
     };
-    node__submit(node, request, &command, 0, request->uid == 0);
+    /* One at a time may use the reserve, so that no claim's room is used up for it twice. */
+    if (node__submit(node, request, &command, 0, request->uid == 0 && !node->forces))
+        node->forces++;
 }
 
 void node__ioctl(struct node *node, const struct node_request *request)

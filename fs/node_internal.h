@@ -56,6 +56,17 @@ struct fcntl_record {
     struct link in_handle;
 };
 
+/* A process with open files of a lock that hold something. Its number does not go back when one of
+ * them is closed. */
+struct process_number {
+    uint64_t lock;
+    uint64_t start;
+    uint32_t pid;
+    uint32_t handles; /* that hold */
+    uint64_t token;   /* the largest of those that it has given back meanwhile */
+    struct chain by_process;
+};
+
 /* A delay of the table, timed by this node. */
 struct timed_delay {
     uint64_t id;
@@ -131,6 +142,8 @@ struct node {
     struct index lost_by_pid;
     struct slab fcntl_records;
     struct index fcntl_by_owner;
+    struct slab process_numbers;
+    struct index numbers_by_process;
     struct slab delays;
     struct list delays_timed;
     bool lost_overflow; /* more of them than could be kept */
@@ -157,6 +170,7 @@ struct node {
     bool failed;
     uint32_t claims_held;    /* of this node, in the table */
     uint32_t fcntl_requests; /* under way */
+    uint32_t forces;         /* under way */
     uint32_t acquires;       /* requests that may become a claim: proposed or waiting */
     uint64_t timer_at_ms;
 
@@ -251,6 +265,13 @@ void node__handle_abandon(struct node *node, struct handle *handle);
 void node__handle_close(struct node *node, struct handle *handle);
 void node__handle_drop_unused(struct node *node, struct handle *handle);
 bool node__handle_holds(const struct handle *handle);
+/* Who asks for a claim through it. */
+void node__handle_set_locker(struct node *node, struct handle *handle,
+                             const struct process *process);
+/* The largest number that a process has given back in a lock since it last held nothing there; 0
+ * where it holds nothing now. */
+uint64_t node__number_given_back(const struct node *node, uint64_t lock,
+                                 const struct process *process);
 /* The table has granted a claim; `known`: its caller learns of it. */
 void node__handle_granted(struct node *node, struct handle *handle, const struct effect *claim,
                           bool known);

@@ -211,6 +211,7 @@ static void setattr_file(struct node *node, const struct node_request *request,
 {
     char buffer[LIMIT_NAME_BYTES];
     struct span name = tree_name(&node->tree, inode, buffer);
+    struct lock_view lock;
     struct file_view file = {0};
     bool visible = node__visible_file(node, inode->lock, name, &file);
     struct handle *handle = request->handle ? node__handle(node, request->handle) : NULL;
@@ -221,7 +222,8 @@ static void setattr_file(struct node *node, const struct node_request *request,
         .mode = request->mode,
         .attributes = attributes,
     };
-    if (handle && (handle->lost || handle->unlinked)) {
+    if ((handle && (handle->lost || handle->unlinked)) ||
+        !lock_table_get_lock(node->table, inode->lock, &lock)) {
         node__reply_error(node, request->slot, -ESTALE);
         return;
     }

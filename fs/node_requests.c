@@ -332,6 +332,8 @@ void node__applied(struct node *node, const struct command *command,
     } else {
         if (command->type == COMMAND_MKDIR)
             node->acquires--;
+        if (command->type == COMMAND_FORCE)
+            node->forces--;
         if (slot != NODE_NO_SLOT)
             reply_applied(node, slot, result);
     }

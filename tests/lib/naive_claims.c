@@ -206,6 +206,35 @@ const struct naive_claim *naive_obstacle(const struct naive_model *model, uint64
     return obstacle;
 }
 
+bool naive_fits_beside(const struct naive_model *model, uint64_t lock, struct span name,
+                       uint64_t node, uint64_t handle, uint64_t owner, enum claim_mode mode,
+                       uint64_t but)
+{
+    if (!naive_lock(model, lock))
+        return true;
+    struct naive_claim wanted = {
+        .lock = lock,
+        .name = naive__copy_name(name.data, name.len),
+        .node = node,
+        .handle = handle,
+        .owner = owner,
+        .kind = CLAIM_FCNTL,
+        .claim_mode = mode,
+    };
+    struct naive_list claims = claims_on(model, lock, wanted.name);
+    size_t kept = 0;
+    for (size_t i = 0; i < claims.count; i++) {
+        const struct naive_claim *claim = claims.items[i];
+        if (claim->token % but)
+            claims.items[kept++] = claims.items[i];
+    }
+    claims.count = kept;
+    bool result = fits_beside(model, &claims, &wanted);
+    free(claims.items);
+    free(wanted.name);
+    return result;
+}
+
 /* Whether the owner or the handle has any claim on what it asks for. */
 static bool holds(const struct naive_model *model, const struct naive_claim *wanted)
 {

@@ -368,6 +368,12 @@ static bool check_walk(struct naive_compare *c)
 }
 
 /* What stands in the way of a request, often of somebody who has something there or elsewhere. */
+static bool is_no_multiple(const void *context, const struct claim_view *claim)
+{
+    const uint64_t *but = context;
+    return claim->token % *but != 0;
+}
+
 static bool check_obstacle(struct naive_compare *c)
 {
     const struct naive_model *model = c->model;
@@ -396,6 +402,15 @@ static bool check_obstacle(struct naive_compare *c)
     if (!same(c, mode == CLAIM_SHARED ? "shared" : "exclusive",
               lock_table_is_taken(c->table, lock, name, mode),
               naive_is_taken(model, lock, name, mode)))
+        return false;
+    const struct naive_lock *in = naive_lock(model, lock);
+    uint64_t but = 2 + below(c, 3);
+    look_at(c, "fits_beside", lock, "");
+    if (in && in->limit &&
+        !same(c, mode == CLAIM_SHARED ? "shared" : "exclusive",
+              lock_table_fits_beside(c->table, lock, name, node, handle, owner, mode,
+                                     is_no_multiple, &but),
+              naive_fits_beside(model, lock, name, node, handle, owner, mode, but)))
         return false;
     const struct naive_claim *obstacle = NULL;
     uint64_t after = 0;

@@ -153,6 +153,10 @@ bool naive_is_taken(const struct naive_model *model, uint64_t lock, struct span 
 const struct naive_claim *naive_obstacle(const struct naive_model *model, uint64_t lock,
                                          struct span name, uint64_t after_token, uint64_t node,
                                          uint64_t handle, uint64_t owner, enum claim_mode mode);
+/* Whether such a request would fit beside those claims whose token is no multiple of `but`. */
+bool naive_fits_beside(const struct naive_model *model, uint64_t lock, struct span name,
+                       uint64_t node, uint64_t handle, uint64_t owner, enum claim_mode mode,
+                       uint64_t but);
 
 /* Levels below the root. */
 unsigned naive_depth(const struct naive_model *model, uint64_t lock);

@@ -45,6 +45,7 @@ def fifo(node):
     for agent, fd in zip(agents[1:], fds[1:]):
         lock.enqueue(agent, fd, t.EXCLUSIVE)
     t.same(lock.waiters(), [agent.pid for agent in agents[1:]], "`waiters` has the order")
+    t.fails("ENOTEMPTY", "rmdir of a lock with waiters", os.rmdir, lock.path)
     order, tokens = [], [agents[0].token_of(fds[0])]
     for agent, fd, following in zip(agents, fds, agents[1:]):
         agent.flock(fd, t.UNLOCK)
@@ -102,6 +103,24 @@ def sharing(node):
     t.same(sorted(lock.holders()), sorted([a.pid, c.pid]),
            "a waiting exclusive one that goes lets those behind it in")
     close_all(*agents)
+
+
+def never_queued(node):
+    """O_EXCL and LOCK_NB ask once: who was refused is forgotten."""
+    lock = Lock(node, "never-queued")
+    a, b = t.Agent(), t.Agent()
+    fa, fb = a.plain(lock.file), b.plain(lock.file)
+    for mode in (t.EXCLUSIVE, t.SHARED):
+        a.flock(fa, mode)
+        refusals = [t.outcome(b.acquire, lock.file), t.outcome(b.acquire, lock.path + "/y"),
+                    t.outcome(b.flock, fb, t.EXCLUSIVE | t.NONBLOCK)]
+        t.same(refusals, ["EEXIST", "EEXIST", "EAGAIN"], "refused")
+        t.same(lock.waiters(), [], "and waits for nothing")
+        a.flock(fa, t.UNLOCK)
+        t.same((lock.holders(), "y" in os.listdir(lock.path)), ([], False),
+               "nor is it granted when the lock is free")
+        t.fails("ENODATA", "or has a number", b.token_of, fb)
+    close_all(a, b)
 
 
 def ends(node):
@@ -326,7 +345,7 @@ def range_locks(node):
 def test():
     t.ACTS["locks_again"] = locks_again
     node = t.Node("--drain-timeout", "5").start()
-    for part in (fifo, sharing, ends, interrupted_often, killed_often, conversion, inheritance,
+    for part in (fifo, sharing, never_queued, ends, interrupted_often, killed_often, conversion, inheritance,
                  with_create, unlimited, range_locks):
         t.note(part.__name__)
         part(node)

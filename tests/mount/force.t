@@ -231,6 +231,17 @@ def of_exit(node):
     t.same(lock.holders(), [b.pid], "its end ends nothing any more")
     t.same(int(t.cat(lock.path + "/token")), b.token_of(fb), "and bystanders look again")
     b.kill()
+
+    t.put(lock.path + "/.limit", "2\n")
+    a = t.Agent()
+    a.close(a.acquire(lock.file))
+    a.close(a.acquire(lock.path + "/y"))
+    tokens = [int(row.token) for row in t.rows(lock.path + "/holders")]
+    t.same(int(a.cat(lock.path + "/token")), tokens[1], "of two the process reads the larger number")
+    force(lock.path + "/y")
+    t.same(lock.holders(), [a.pid], "that one is revoked")
+    t.fails("ESTALE", "and `token` says so", a.cat, lock.path + "/token")
+    a.kill()
     wanted = {"claims": "0", "claims_of_this_node": "0", "waiters": "0"}
     t.ok(t.wait_until(lambda: wanted.items() <= t.status(node).items()), "nothing is left")
 

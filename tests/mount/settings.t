@@ -258,6 +258,12 @@ def names(node):
     fd = t.acquire(path + "/.foo.swp")
     t.same(os.listdir(path), [".foo.swp"], "and a name may begin with a dot")
     t.fails("EEXIST", "but not be that of a control file", t.acquire, path + "/.limit")
+    t.fails("EEXIST", "each name is a lock of its own: this one is held", t.acquire,
+            path + "/.foo.swp")
+    other = t.outcome(t.acquire, path + "/other")
+    t.ok(isinstance(other, int), "and another one is free")
+    os.close(other)
+    t.same(t.cat(path + "/.limit"), "unlimited\n", "control files open nevertheless")
     os.close(fd)
     put(path, ".limit", "2")
     t.fails("EPERM", "with a number again it may not", t.acquire, path + "/.foo.swp")

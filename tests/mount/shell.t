@@ -144,7 +144,11 @@ def refusals(node):
         result = t.run(["flock", "-n", node.path(where), "true"])
         t.ok(result.returncode not in (0, None), "`flock DIRECTORY` is refused (%s)" % where)
         t.ok("supported" in result.stderr, "with EOPNOTSUPP")
-    t.ok(t.wait_until(lambda: "dir" in node.log()), "the log names the directory")
+    t.ok(t.wait_until(lambda: "'dir/' as if to flock it" in node.log()),
+         "the log names the directory")
+    t.ok("lock a file in it, such as 'dir/lock'" in node.log(), "and the file to lock instead")
+    result = t.run(["flock", "-n", node.path("dir", "lock"), "true"])
+    t.same(result.returncode, 0, "which can be locked")
     t.note("it says: " + " / ".join(line for line in node.log().splitlines() if "dir" in line))
     t.same(t.outcome(os.open, node.path("dir"), os.O_RDONLY), "EOPNOTSUPP",
            "a directory opens with O_DIRECTORY only")

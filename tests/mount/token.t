@@ -50,7 +50,9 @@ def who_reads(node):
         a.close(fd)
         t.same([read_token(agent, lock) for agent in (a, stranger)], ["ENODATA"] * 2,
                how + ": free again")
-        t.same(int(t.cat(lock.path + "/last")), number, how + ": `last` stays")
+        os.close(t.acquire(node.path("elsewhere")))
+        t.same(int(t.cat(lock.path + "/last")), number, how + ": `last` stays, whatever is "
+               "granted elsewhere")
 
     fa = a.flock_file(lock.file, t.SHARED)
     fb = b.flock_file(lock.file, t.SHARED)
@@ -72,6 +74,89 @@ def who_reads(node):
         t.ok(len(lines) == 2 and lines[0] == lines[1] and lines[0].isdigit(),
              program + ": the shell and its child read one number")
     for agent in (a, b, stranger):
+        agent.kill()
+
+
+def bystanders(node):
+    """Who is nobody's child any more, and has no handle, looks as any other."""
+    lock = Lock(node, "bystanders")
+    t.put(lock.path + "/.limit", "2\n")
+    a, b, stranger = t.Agent(), t.Agent(), t.Agent()
+    fd = a.acquire(lock.file)
+    fb = b.acquire(lock.path + "/y")
+    lines = "%d x\n%d y\n" % (a.token_of(fd), b.token_of(fb))
+    child = a.child()
+    orphan = child.child()
+    t.same(read_token(orphan, lock), a.token_of(fd), "a grandchild reads the holder's number")
+    orphan.close(fd)
+    t.same(read_token(orphan, lock), a.token_of(fd), "also without the handle")
+    a.kill()
+    t.same(lock.holders()[0].pid, a.pid, "the holder dies, its child has the handle")
+    child.kill()
+    t.ok(t.wait_until(lambda: len(lock.holders()) == 1), "and dies, too")
+    lines = lines.splitlines()[1] + "\n"
+    t.same((t.outcome(orphan.cat, lock.token), stranger.cat(lock.token)), (lines, lines),
+           "who outlives them is a bystander")
+    fb2 = b.acquire(lock.file)
+    lines = ["%d y" % b.token_of(fb), "%d x" % b.token_of(fb2)]
+    t.same(stranger.cat(lock.token).splitlines(), lines, "where there can be several, a line each")
+    b.close(fb2)
+    a = t.Agent()
+    fd = a.plain(lock.file)
+    child = a.child()
+    child.flock(fd, t.EXCLUSIVE)
+    a.kill()
+    t.same(read_token(child, lock), child.token_of(fd),
+           "who has locked what another one opened reads its number")
+    child.kill()
+    fd = b.acquire(node.path("in-the-root"))
+    t.same(stranger.cat(node.path("token")), "%d in-the-root\n" % b.token_of(fd),
+           "in the root, too")
+    b.close(fd)
+    for agent in (orphan, b, stranger):
+        agent.kill()
+
+
+def largest(node):
+    """The largest number since one last held nothing here, so that it never goes back."""
+    lock = Lock(node, "largest")
+    a, b = t.Agent(), t.Agent()
+    fx = a.plain(lock.file)
+    fy = a.plain(lock.path + "/y")
+    a.lockf(fx, os.F_TLOCK, 0)
+    first = read_token(a, lock)
+    a.lockf(fy, os.F_TLOCK, 0)
+    second = read_token(a, lock)
+    t.ok(second > first, "a process locks a second file of a lock: a larger number")
+    t.same((a.token_of(fx), a.token_of(fy)), (first, second), "each handle has its own")
+    a.close(fy)
+    t.same((read_token(a, lock), a.token_of(fx)), (second, first),
+           "it closes that one: the process's number stays, since it holds the first")
+    a.close(fx)
+    t.same(read_token(a, lock), "ENODATA", "until it holds nothing")
+    fx = a.plain(lock.file)
+    a.lockf(fx, os.F_TLOCK, 0)
+    t.same(read_token(a, lock), a.token_of(fx), "then it begins anew")
+    a.close(fx)
+
+    t.put(lock.path + "/.limit", "2\n")
+    fx, fy = a.acquire(lock.file), a.acquire(lock.path + "/y")
+    numbers = [a.token_of(fx), a.token_of(fy)]
+    child = a.child()
+    child.close(fx)
+    child.close(fy)
+    a.close(fy)
+    t.same([read_token(agent, lock) for agent in (a, child)], [numbers[1]] * 2,
+           "of a semaphore, too, and for its child")
+    t.same(t.cat(lock.token), "%d x\n" % numbers[0], "a bystander reads what is held")
+    t.same([isinstance(t.outcome(t.put, lock.token, str(number)), int) for number in numbers],
+           [True] * 2, "both can be written to `token`")
+    fb = b.acquire(lock.path + "/y")
+    t.same(read_token(b, lock), b.token_of(fb), "who comes next reads its own")
+    a.unlink(lock.file)
+    t.same(read_token(a, lock), "ESTALE", "it unlinks the rest: ESTALE")
+    a.close(fx)
+    for agent in (child, a, b):
         agent.kill()
 
 
@@ -120,7 +205,7 @@ def check_by_write(node):
          "writing the number of any claim succeeds")
     a.close(fd)
     t.same(check(first), "ESTALE", "writing that of an ended one")
-    t.same(check(second + 1000), "ESTALE", "writing one that never was")
+    t.same([check(second + 1000), check(0)], ["ESTALE"] * 2, "writing one that never was")
     for nonsense in ("", "x", "-1", "12x", "1 2", "99999999999999999999999"):
         t.same(check(nonsense), "EINVAL", "writing %r" % nonsense)
     t.ok(isinstance(t.outcome(t.put, lock.token, str(second)), int), "a newline is not needed")
@@ -158,7 +243,19 @@ def columns(node):
     t.same((waiter.pid, waiter.user in ("nobody", "65534"), waiter.file, waiter.command),
            (b.pid, True, "y", command), "a line of `waiters`")
     t.ok(holder.mode != waiter.mode, "exclusive and shared differ")
-    t.same(holder.node, waiter.node, "the node is the same")
+    t.same((holder.node, waiter.node), (t.status(node)["node"],) * 2, "the node, in both")
+    t.ok(t.wait_until(lambda: int(lock.holders()[0].seconds) >= 1), "the seconds grow")
+    named = t.Agent()
+    named.put("/proc/self/comm", "its own name")
+    fn = named.flock_file(node.path("named"), t.EXCLUSIVE)
+    command = next(row.command for row in t.rows(node.path("holders")) if row.pid == named.pid)
+    t.ok(command.startswith("its") and command.endswith("name"), "the command is that of "
+         "/proc/PID/comm, as it is now: %s" % command)
+    named.close(fn)
+    named.kill()
+    with open(t.LOCKFSD, "rb") as file:
+        t.same(file.read().count(b"cmdline"), 0, "a command line is never read: it might be mapped "
+               "from a file of this very mount")
     a.close(fd)
     b.finish()
     holder = lock.holders()[0]
@@ -275,6 +372,8 @@ def outlive(node):
 def test():
     node = t.Node().start()
     who_reads(node)
+    bystanders(node)
+    largest(node)
     after_loss(node, "acquire")
     after_loss(node, "flock")
     check_by_write(node)

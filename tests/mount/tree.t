@@ -1,6 +1,7 @@
 #!/usr/bin/python3 -B
 """Locks and claims as files and directories: make, list, look, write, and what is refused."""
 
+import fcntl
 import os
 import stat
 import time
@@ -82,6 +83,7 @@ def reserved(node):
     t.same(sorted(os.listdir(node.path("names"))), sorted(RESERVED), "they are still there")
     t.fails("EPERM", "an editor's temporary", t.acquire, node.path("names", ".foo.swp"))
     t.fails("EPERM", "without O_EXCL, too", t.plain, node.path("names", ".foo.swp"))
+    t.fails("EPERM", "a lock of such a name", os.mkdir, node.path("names", ".git"))
     fd = t.acquire(node.path(".foo.swp"))
     t.ok(".foo.swp" in os.listdir(node.mount), "in the root it is a name like others")
     os.close(fd)
@@ -95,6 +97,7 @@ def handles_without_claim(node):
     t.fails("ENOENT", "open without O_CREAT of what nobody claims", os.open, path, os.O_RDONLY)
     fd = os.open(path, PLAIN_TRUNC, 0o600)
     t.same(os.read(fd, 10), b"", "it is empty")
+    t.same(t.cat(node.path("plain", "holders")), "", "and acquires nothing")
     t.fails("EPERM", "write without a claim", os.write, fd, b"x")
     t.fails("EPERM", "ftruncate without a claim", os.ftruncate, fd, 0)
     t.fails("EPERM", "futimens without a claim", os.utime, fd)
@@ -113,6 +116,11 @@ def handles_without_claim(node):
     t.fails("EPERM", "write where another handle holds", os.write, fd, b"x")
     t.same(other.write(fo, b"me"), 2, "the holder writes")
     t.same(t.cat(path), "me", "and others read")
+    third = t.outcome(t.plain, path)
+    t.ok(isinstance(third, int), "open with O_CREAT waits for nobody")
+    t.same((t.pids(node.path("plain", "holders")), t.cat(node.path("plain", "waiters"))),
+           ([other.pid], ""), "nor does it become a holder or a waiter")
+    os.close(third)
     os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
     t.same(t.cat(path), "me", "O_TRUNC is ignored")
     os.close(os.open(path, PLAIN_TRUNC, 0o666))
@@ -145,6 +153,10 @@ def content(node):
     os.ftruncate(fd, 0)
     t.same(os.pwrite(fd, b"a" * 4096, 0), 4096, "4096 bytes")
     t.same(len(t.cat(path)), 4096, "can be read")
+    other = os.open(path, os.O_RDWR)
+    t.fails("EPERM", "write to a claim through another handle", os.write, other, b"x")
+    t.fails("EPERM", "ftruncate of it", os.ftruncate, other, 0)
+    os.close(other)
     t.fails("EFBIG", "the 4097th", os.pwrite, fd, b"a", 4096)
     t.fails("EFBIG", "ftruncate to 4097", os.ftruncate, fd, 4097)
     t.fails("EFBIG", "a write far away", os.pwrite, fd, b"a", 1 << 40)
@@ -159,7 +171,10 @@ def content(node):
     t.same(t.cat(path), "one\ntwo\n", "O_APPEND")
     t.same(t.outcome(os.utime, fd), None, "futimens with a claim")
     t.same(t.outcome(os.utime, path, (0, 0)), None, "utimes by path with a claim on this node")
-    t.ok(abs(time.time() - os.stat(path).st_mtime) < 60, "the mtime of a claim is fresh")
+    first = os.stat(path).st_mtime
+    t.ok(abs(time.time() - first) < 60, "the mtime of a claim is fresh")
+    t.ok(t.wait_until(lambda: os.stat(path).st_mtime > first + 1),
+         "and stays so although nobody touches it")
     t.same(t.outcome(os.fsync, fd), None, "fsync")
     os.chmod(path, 0o600)
     t.same(oct(os.stat(path).st_mode), "0o100600", "chmod of a claim")
@@ -212,6 +227,12 @@ def removed(node):
     os.mkdir(node.path("old"))
     fa = a.flock_file(node.path("old", "x"), t.EXCLUSIVE | t.NONBLOCK)
     t.fails("ESTALE", "also when it was made anew", t.flock, fd, t.EXCLUSIVE | t.NONBLOCK)
+    t.same([t.outcome(call) for call in
+            (lambda: os.read(fd, 1), lambda: os.write(fd, b"x"), lambda: os.ftruncate(fd, 0),
+             lambda: t.flock(fd, t.SHARED), lambda: t.flock(fd, t.UNLOCK),
+             lambda: t.lock_range(fd, fcntl.F_SETLK, fcntl.F_WRLCK),
+             lambda: t.lock_range(fd, fcntl.F_GETLK, fcntl.F_WRLCK), lambda: t.token_of(fd),
+             lambda: os.fstat(fd))], ["ESTALE"] * 9, "and so says whatever is done with it")
     os.close(fd)
     t.same(t.pids(node.path("old", "holders")), [a.pid], "which is a lock of its own")
     a.close(fa)

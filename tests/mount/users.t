@@ -50,6 +50,52 @@ def modes(node, root, nobody, other):
     nobody.chmod(path, 0o755)
     t.same(mode_of(path), "0o755", "chmod by the owner")
     t.fails("EACCES", "and a third is out", other.acquire, path + "/x")
+
+    nobody.chmod(path, 0o733)
+    fd = other.acquire(path + "/x")
+    t.ok(other.token_of(fd) > 0, "0733: others may claim,")
+    t.same([t.outcome(other.cat, path + "/" + name) for name in
+            ("token", "last", "holders", "waiters", ".limit")] + [t.outcome(other.listdir, path)],
+           ["EACCES"] * 6, "and not look")
+    t.fails("EACCES", "nor ask by writing", other.put, path + "/token", "1")
+    other.close(fd)
+    nobody.chmod(path, 0o755)
+    os.rmdir(path)
+
+
+def shown(node, root, nobody, other):
+    """Whose a file is: that of a claim by creating its maker's, any other one its directory's."""
+    path = node.path("shown")
+    root.mkdir(path)
+    root.chmod(path, 0o777)
+    root.chown(path, DAEMON, DAEMON)
+
+    def look(agent, fd):
+        numbers = [agent.fstat(fd)] + ([os.stat(path + "/x")] if os.path.exists(path + "/x") else [])
+        return {(status.st_uid, status.st_gid, oct(status.st_mode)) for status in numbers}
+
+    directory = {(DAEMON, DAEMON, "0o100666")}
+    fd = nobody.open(path + "/x", os.O_CREAT | os.O_RDWR, 0o600)
+    t.same(look(nobody, fd), directory, "a file that nobody claims: the directory's owner, 0666")
+    nobody.flock(fd, t.EXCLUSIVE)
+    t.same(look(nobody, fd), directory, "held by flock: the same")
+    nobody.flock(fd, t.UNLOCK)
+    nobody.lockf(fd, os.F_TLOCK, 0)
+    t.same(look(nobody, fd), directory, "held by fcntl: the same")
+    nobody.close(fd)
+    fd = nobody.open(path + "/x", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    group = nobody.getgid()
+    t.same(look(nobody, fd), {(NOBODY, group, "0o100600")}, "claimed: its creator and mode")
+    nobody.close(fd)
+
+    root.chmod(path, 0o755)
+    fd = root.acquire(path + "/x")
+    number = root.token_of(fd)
+    t.same([t.outcome(nobody.put, path + "/token", str(n)) for n in (number, number + 1)],
+           [len(str(number)), "ESTALE"], "`token` may be written by whoever may read it")
+    t.same([t.outcome(root.put, path + "/" + name, "1") in ("EACCES", "EPERM")
+            for name in ("last", "holders", "waiters")], [True] * 3, "the rest is read-only")
+    root.close(fd)
     os.rmdir(path)
 
 
@@ -121,6 +167,7 @@ def test():
     node = t.Node().start()
     root, nobody, other = t.Agent(), t.Agent(uid=NOBODY), t.Agent(uid=DAEMON)
     modes(node, root, nobody, other)
+    shown(node, root, nobody, other)
     root_directory(node, nobody, other)
     sticky(node, root, nobody, other)
     protected(node, root, nobody, other)

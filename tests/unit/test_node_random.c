@@ -21,14 +21,12 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "fs/node_internal.h"
-#include "tests/lib/node_bench.h"
+#include "tests/lib/random_node.h"
 #include "tests/lib/tap.h"
 
 enum {
@@ -141,7 +139,6 @@ static const char *const seen_names[SEEN_COUNT] = {
     "rmdir",   "written",   "unlinked", "given back", "restart",     "drained", "quiet",
 };
 
-static struct bench *bench;
 static struct dir dirs[DIRS];
 static struct file files[FILES];
 static struct asked slots[SLOTS];
@@ -156,59 +153,34 @@ static size_t entries_charged;
 static bool draining;
 static bool tight;
 static uint64_t seen[SEEN_COUNT];
-static uint64_t step_number;
-static uint64_t steps_max;
-static uint64_t seed;
-static uint64_t random_state;
-static const char *what = "";
+static struct random_node run;
 
-static uint64_t draw(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state * UINT64_C(0x2545f4914f6cdd1d) >> 16;
-}
+#define fail(...) random_node_fail(&run, __VA_ARGS__)
 
 static uint32_t below(uint32_t bound)
 {
-    return (uint32_t)(draw() % bound);
+    return random_node_below(&run, bound);
 }
 
 static bool one_in(uint32_t n)
 {
-    return below(n) == 0;
-}
-
-__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
-{
-    va_list arguments;
-    fflush(stdout);
-    printf("# SEED=%" PRIu64 " STEPS=%" PRIu64 ", step %" PRIu64 " (%s): ", seed, steps_max,
-           step_number, what);
-    va_start(arguments, format);
-    vprintf(format, arguments);
-    va_end(arguments);
-    printf("\n");
-    tap_ok(false, "random requests");
-    exit(tap_done());
+    return random_node_one_in(&run, n);
 }
 
 /* What was appended takes room, and only that does. */
 static void charge(void)
 {
-    for (; entries_charged < bench->entries_count; entries_charged++) {
-        uint64_t cost = bench->entries[entries_charged].len + LIMIT_RECORD_OVERHEAD_BYTES;
-        bench->log_room -= cost < bench->log_room ? cost : bench->log_room;
+    for (; entries_charged < run.bench->entries_count; entries_charged++) {
+        uint64_t cost = run.bench->entries[entries_charged].len + LIMIT_RECORD_OVERHEAD_BYTES;
+        run.bench->log_room -= cost < run.bench->log_room ? cost : run.bench->log_room;
     }
-    if (bench->failed)
-        fail("the node gave up: %s", bench->failed);
+    if (run.bench->failed)
+        fail("the node gave up: %s", run.bench->failed);
 }
 
 static void step(struct node_event event)
 {
-    bench_step(bench, &event);
-    charge();
+    random_node_step(&run, event);
 }
 
 static bool one_resource(const struct file *a, const struct file *b)
@@ -224,9 +196,11 @@ static bool relies(const struct file *file)
 static uint64_t number_of(struct file *file)
 {
     uint64_t token = 0;
-    int error = bench_token(bench, file->inode, file->number, &token);
+    int error = bench_token(run.bench, file->inode, file->number, &token);
     if (error == 0)
         return token;
+    if (error == -ESTALE && dirs[file->dir].removing && !relies(file))
+        return 0; /* idle, in a lock that is gone */
     if (error == -ESTALE && !file->lost) {
         if (!file->endangered)
             fail("handle %" PRIx64 " lost a claim that nobody unlinked", file->number);
@@ -313,11 +287,11 @@ static void answered_flock(struct asked *asked, int error)
     file->open[asked->how]--;
     /* Room is reserved for one unlock of a handle at a time. */
     bool only_one =
-        !file->open[NODE_FLOCK_UNLOCK] && file->settled[NODE_FLOCK_UNLOCK] <= bench->durable;
+        !file->open[NODE_FLOCK_UNLOCK] && file->settled[NODE_FLOCK_UNLOCK] <= run.bench->durable;
     if (asked->how == NODE_FLOCK_UNLOCK && only_one && (error == -ENOSPC || error == -ENOLCK))
         fail("no room to unlock: %d", error);
     if (error == -EINTR || error == -ETIMEDOUT)
-        file->settled[asked->how] = bench->write;
+        file->settled[asked->how] = run.bench->write;
     if (error == -EWOULDBLOCK) {
         seen[SEEN_EWOULDBLOCK]++;
         if (asked->wait)
@@ -349,7 +323,7 @@ static void answered_flock(struct asked *asked, int error)
                                        .flock = {NODE_FLOCK_UNLOCK, false}};
         file->mode = 0;
         file->sent[NODE_FLOCK_UNLOCK] = ++order;
-        file->settled[NODE_FLOCK_UNLOCK] = bench->write + 1;
+        file->settled[NODE_FLOCK_UNLOCK] = run.bench->write + 1;
         seen[SEEN_GIVEN_BACK]++;
         step((struct node_event){.type = NODE_EVENT_REQUEST, .request = request});
     }
@@ -374,7 +348,7 @@ static void answered_mkdir(struct asked *asked, const struct node_reply *reply, 
 static void answered(uint32_t slot)
 {
     struct asked asked = slots[slot];
-    const struct node_reply *reply = bench_reply(bench, slot);
+    const struct node_reply *reply = bench_reply(run.bench, slot);
     int error = reply->type == NODE_REPLY_ERROR ? reply->error : 0;
     slots[slot].used = false;
     if (asked.file >= 0)
@@ -423,7 +397,7 @@ static void collect(void)
 {
     bool any = false;
     for (uint32_t slot = 1; slot < SLOTS; slot++) {
-        if (slots[slot].used && bench->answered[slot]) {
+        if (slots[slot].used && run.bench->answered[slot]) {
             any = true;
             answered(slot);
         }
@@ -451,7 +425,7 @@ static void ask(uint32_t slot, const struct asked *asked, struct node_request re
     slots[slot].sent = ++order;
     if (asked->file >= 0)
         files[asked->file].requests++;
-    bench_request(bench, request, slot, asked->pid);
+    bench_request(run.bench, request, slot, asked->pid);
     charge();
     collect();
 }
@@ -525,14 +499,14 @@ static void do_flock(uint32_t slot)
         .pid = file->pid,
     };
     uint64_t token;
-    asked.fresh = !file->requests && bench_token(bench, file->inode, file->number, &token) != 0;
+    asked.fresh = !file->requests && bench_token(run.bench, file->inode, file->number, &token) != 0;
     asked.wait = asked.wait && asked.how != NODE_FLOCK_UNLOCK;
     asked.free = asked.how != NODE_FLOCK_UNLOCK && !file->requests &&
                  nobody_can_hold(file->dir, file->name, asked.file);
     for (int how = NODE_FLOCK_SHARED; how <= NODE_FLOCK_UNLOCK; how++)
-        if (how != (int)asked.how && (file->open[how] || file->settled[how] > bench->durable))
+        if (how != (int)asked.how && (file->open[how] || file->settled[how] > run.bench->durable))
             asked.tainted = true;
-    asked.fresh = asked.fresh && !asked.tainted && file->settled[asked.how] <= bench->durable;
+    asked.fresh = asked.fresh && !asked.tainted && file->settled[asked.how] <= run.bench->durable;
     file->asked = true;
     file->sent[asked.how] = order + 1;
     file->open[asked.how]++;
@@ -648,7 +622,7 @@ static void look_at_control(int dir)
     uint64_t inode = dirs[dir].inode;
     char text[4096];
     char own[64];
-    int error = bench_control(bench, inode, "holders", STRANGER, 0, text, sizeof text);
+    int error = bench_control(run.bench, inode, "holders", STRANGER, 0, text, sizeof text);
     if (error)
         fail("holders: %d", error);
     for (int i = 0; i < FILES; i++) {
@@ -658,7 +632,7 @@ static void look_at_control(int dir)
         uint64_t token = number_of(file);
         if (!relies(file) && !file->lost)
             continue;
-        error = bench_control(bench, inode, "token", file->pid, 0, own, sizeof own);
+        error = bench_control(run.bench, inode, "token", file->pid, 0, own, sizeof own);
         if (file->lost && !file->by_itself && error != -ESTALE)
             fail("who lost a claim reads a number: %d %s", error, own);
         if (file->lost)
@@ -684,7 +658,7 @@ static void look_up(int dir, int name)
         must = must || relies(file);
         can = can || file->asked;
     }
-    int error = bench_lookup(bench, dirs[dir].inode, names[name], &inode);
+    int error = bench_lookup(run.bench, dirs[dir].inode, names[name], &inode);
     if (error != 0 && error != -ENOENT && error != -ENOLCK)
         fail("lookup: %d", error);
     if (error == -ENOENT && must)
@@ -709,40 +683,21 @@ static void do_look(void)
 
 static void persist(bool all)
 {
-    if (bench->durable == bench->write)
-        return;
-    uint64_t most = bench->write - bench->durable;
-    uint64_t count = all ? most : one_in(4) ? 1 + draw() % most : 1;
-    bench->durable += count;
-    bench->entries_durable = bench->entries_count - (size_t)(bench->write - bench->durable);
-    step((struct node_event){.type = NODE_EVENT_PERSISTED, .persisted = {bench->durable}});
-    collect();
+    uint64_t most = random_node_unwritten(&run);
+    if (most)
+        random_node_persist(&run, all ? most : one_in(4) ? 1 + random_node_draw(&run) % most : 1);
 }
 
-static void let_time_pass(uint32_t ms)
+static bool is_used(uint32_t slot)
 {
-    bench->now_ms += ms;
-    bench->wall_ms += ms;
-    if (!bench->timer_at_ms || bench->now_ms < bench->timer_at_ms)
-        return;
-    step((struct node_event){.type = NODE_EVENT_TIMER});
-    collect();
-}
-
-static void interrupt(void)
-{
-    uint32_t slot = 1 + below(SLOTS - 1);
-    for (int tries = 0; tries < 8 && !slots[slot].used; tries++)
-        slot = 1 + below(SLOTS - 1);
-    step((struct node_event){.type = NODE_EVENT_INTERRUPT, .interrupt = {slot}});
-    collect();
+    return slots[slot].used;
 }
 
 static void change_room(void)
 {
     tight = !tight;
-    bench->log_room =
-        tight ? node_log_reserve(bench->node) + below(4 * LIMIT_COMMAND_BYTES) : plenty;
+    run.bench->log_room =
+        tight ? node_log_reserve(run.bench->node) + below(4 * LIMIT_COMMAND_BYTES) : plenty;
 }
 
 static void forget_all(void)
@@ -759,7 +714,7 @@ static void find_dirs(void)
         struct dir *dir = &dirs[i];
         if (!dir->used)
             continue;
-        int error = bench_lookup(bench, NODE_ROOT_INODE, dir->name, &dir->inode);
+        int error = bench_lookup(run.bench, NODE_ROOT_INODE, dir->name, &dir->inode);
         if (dir->removed && error != -ENOENT)
             fail("a lock is back");
         if (!dir->removing && error)
@@ -773,12 +728,12 @@ static void find_dirs(void)
 /* Power goes, or a daemon dies. */
 static void restart(void)
 {
-    bench->log_room = plenty;
+    run.bench->log_room = plenty;
     tight = false;
     forget_all();
-    bench_restart(bench, &limits);
-    bench->auto_persist = false;
-    entries_charged = bench->entries_count;
+    bench_restart(run.bench, &limits);
+    run.bench->auto_persist = false;
+    entries_charged = run.bench->entries_count;
     seen[SEEN_RESTART]++;
     find_dirs();
 }
@@ -808,31 +763,14 @@ static void close_all(void)
 
 static void check_quiet(void)
 {
-    const struct node *node = bench->node;
-    struct lock_table_counts counts;
-    lock_table_get_counts(node->table, &counts);
-    if (counts.claims || counts.waiters || counts.contents_bytes)
-        fail("%u claims, %u waiters, %" PRIu64 " bytes are left", counts.claims, counts.waiters,
-             counts.contents_bytes);
-    if (node->claims_held || node->acquires)
-        fail("claims held %u, acquires %u", node->claims_held, node->acquires);
-    if (node->handles.used || node->handles_open || node->readers.used)
-        fail("handles %u, open %u, readers %u", node->handles.used, node->handles_open,
-             node->readers.used);
-    if (node->requests_by_seq.count || node->deadlines.head)
-        fail("%u requests are left", node->requests_by_seq.count);
-    if (node->pending_chunks.used)
-        fail("%u chunks of entries are left", node->pending_chunks.used);
-    for (int i = 1; i < DIRS; i++) {
-        if (!dirs[i].used)
-            continue;
-        step((struct node_event){.type = NODE_EVENT_FORGET, .forget = {dirs[i].inode, 1}});
-    }
-    if (node->tree.inodes.used != 1 || node->tree.chunks.used)
-        fail("%u inodes, %u chunks of names are left", node->tree.inodes.used,
-             node->tree.chunks.used);
+    for (int i = 1; i < DIRS; i++)
+        if (dirs[i].used)
+            step((struct node_event){.type = NODE_EVENT_FORGET, .forget = {dirs[i].inode, 1}});
+    random_node_check_quiet(&run, 1);
+    if (run.bench->node->tree.chunks.used)
+        fail("%u chunks of names are left", run.bench->node->tree.chunks.used);
     for (size_t i = 0; i < given_up_count; i++)
-        if (bench_lookup(bench, NODE_ROOT_INODE, given_up[i], NULL) != -ENOENT)
+        if (bench_lookup(run.bench, NODE_ROOT_INODE, given_up[i], NULL) != -ENOENT)
             fail("%s was given up, and is there", given_up[i]);
     find_dirs();
     /* Nothing that was given up holds anything. */
@@ -841,23 +779,24 @@ static void check_quiet(void)
         uint64_t handle;
         if (!dirs[dir].used || draining)
             continue;
-        int error = bench_create(bench, dirs[dir].inode, "ghost", true, STRANGER, &inode, &handle);
+        int error =
+            bench_create(run.bench, dirs[dir].inode, "ghost", true, STRANGER, &inode, &handle);
         if (error != -EINPROGRESS)
             fail("create: %d", error);
-        bench_persist(bench);
-        const struct node_reply *reply = bench_reply(bench, PROBE_SLOT);
+        bench_persist(run.bench);
+        const struct node_reply *reply = bench_reply(run.bench, PROBE_SLOT);
         if (!reply || reply->type != NODE_REPLY_CREATED)
             fail("a free lock is not to be had: %d", reply ? reply->error : 0);
         struct file file = {.inode = reply->inode, .number = reply->handle};
         told(&file, token_told);
         close_file(&file);
-        bench_persist(bench);
+        bench_persist(run.bench);
     }
 }
 
 static void go_quiet(void)
 {
-    bench->log_room = plenty;
+    run.bench->log_room = plenty;
     tight = false;
     bool drain = one_in(4);
     if (drain) {
@@ -866,7 +805,7 @@ static void go_quiet(void)
         collect();
     }
     close_all();
-    if (drain && !bench->drained)
+    if (drain && !run.bench->drained)
         fail("drain does not end");
     check_quiet();
     seen[SEEN_QUIET]++;
@@ -886,60 +825,60 @@ static void random_step(void)
     if (one_in(200))
         eagerness = below(4);
     if (below(4) < eagerness) {
-        what = "persist";
+        run.what = "persist";
         persist(false);
     }
     if (dice < 16 && slot) {
-        what = "create";
+        run.what = "create";
         do_create(slot);
     } else if (dice < 44 && slot) {
-        what = "flock";
+        run.what = "flock";
         do_flock(slot);
     } else if (dice < 58) {
-        what = "close";
+        run.what = "close";
         do_close();
     } else if (dice < 62 && slot) {
-        what = "write";
+        run.what = "write";
         do_write(slot);
     } else if (dice < 66 && slot) {
-        what = "unlink";
+        run.what = "unlink";
         do_unlink(slot);
     } else if (dice < 68 && slot) {
-        what = "mkdir";
+        run.what = "mkdir";
         do_mkdir(slot);
     } else if (dice < 69 && slot) {
-        what = "rmdir";
+        run.what = "rmdir";
         do_rmdir(slot);
     } else if (dice < 78) {
-        what = "interrupt";
-        interrupt();
+        run.what = "interrupt";
+        random_node_interrupt(&run, is_used);
     } else if (dice < 84) {
-        what = "time";
-        let_time_pass(one_in(3) ? 2500 : below(100));
+        run.what = "time";
+        random_node_let_time_pass(&run, one_in(3) ? 2500 : below(100));
     } else if (dice < 90) {
-        what = "look";
+        run.what = "look";
         do_look();
     } else if (dice < 98) {
-        what = "persist";
+        run.what = "persist";
         persist(one_in(8));
     } else if (one_in(4)) {
-        what = "room";
+        run.what = "room";
         change_room();
     } else if (one_in(40)) {
-        what = "restart";
+        run.what = "restart";
         restart();
     } else if (one_in(20)) {
-        what = "quiet";
+        run.what = "quiet";
         go_quiet();
     }
 }
 
 static void run_round(void)
 {
-    bench = bench_open(&limits);
-    bench->auto_persist = false;
-    bench->log_room = plenty;
-    entries_charged = bench->entries_count;
+    run.bench = bench_open(&limits);
+    run.bench->auto_persist = false;
+    run.bench->log_room = plenty;
+    entries_charged = run.bench->entries_count;
     tight = false;
     forget_all();
     memset(dirs, 0, sizeof dirs);
@@ -948,36 +887,21 @@ static void run_round(void)
     token_told = 0;
     given_up_count = 0;
     eagerness = 3;
-    for (int i = 0; i < ROUND_STEPS && step_number < steps_max; i++, step_number++)
+    for (int i = 0; i < ROUND_STEPS && run.step_number < run.steps_max; i++, run.step_number++)
         random_step();
-    what = "quiet";
+    run.what = "quiet";
     go_quiet();
-    bench_close(bench);
-}
-
-static uint64_t from_environment(const char *name, uint64_t otherwise)
-{
-    const char *text = getenv(name);
-    return text && *text ? strtoull(text, NULL, 10) : otherwise;
-}
-
-static uint64_t new_seed(void)
-{
-    uint64_t drawn;
-    if (getrandom(&drawn, sizeof drawn, 0) != sizeof drawn)
-        drawn = 1;
-    return drawn >> 32;
+    bench_close(run.bench);
 }
 
 int main(void)
 {
-    seed = from_environment("SEED", new_seed());
-    steps_max = from_environment("STEPS", 600000);
-    random_state = (seed + 1) * UINT64_C(0x9e3779b97f4a7c15);
-    tap_note("SEED=%" PRIu64 " STEPS=%" PRIu64, seed, steps_max);
-    while (step_number < steps_max)
+    run.stepped = charge;
+    run.collect = collect;
+    random_node_begin(&run, 600000);
+    while (run.step_number < run.steps_max)
         run_round();
-    tap_ok(true, "%" PRIu64 " random steps", step_number);
+    tap_ok(true, "%" PRIu64 " random steps", run.step_number);
     for (int i = 0; i < SEEN_COUNT; i++)
         tap_ok(seen[i] > 0, "seen %s: %" PRIu64, seen_names[i], seen[i]);
     return tap_done();

@@ -15,14 +15,12 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "fs/node_internal.h"
-#include "tests/lib/node_bench.h"
+#include "tests/lib/random_node.h"
 #include "tests/lib/tap.h"
 
 enum { DIRS = 3, NAMES = 2, FILES = 10, PIDS = 4, SLOTS = BENCH_SLOTS, SETTLE_MS = 9000 };
@@ -81,7 +79,6 @@ struct asked {
 static const char *const names[NAMES] = {"one", "two"};
 static const char *const dir_names[DIRS] = {"", "close", "exit"};
 
-static struct bench *bench;
 static uint64_t dirs[DIRS];
 static uint32_t limit_max[DIRS];
 static struct lock locks[PIDS][DIRS][NAMES];
@@ -94,34 +91,20 @@ static uint32_t pids[PIDS];
 static uint32_t next_pid;
 static uint64_t order;
 static bool draining;
-static uint64_t step_number, steps_max, seed, random_state;
-static const char *what = "";
 static uint64_t granted, refused, interrupted, ended, forced, restarts, quiets, outlived;
+
+static struct random_node run;
+
+#define fail(...) random_node_fail(&run, __VA_ARGS__)
 
 static uint32_t below(uint32_t bound)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)((random_state * UINT64_C(0x2545f4914f6cdd1d) >> 16) % bound);
+    return random_node_below(&run, bound);
 }
 
 static bool one_in(uint32_t n)
 {
-    return below(n) == 0;
-}
-
-__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
-{
-    va_list arguments;
-    printf("# SEED=%" PRIu64 " STEPS=%" PRIu64 ", step %" PRIu64 " (%s): ", seed, steps_max,
-           step_number, what);
-    va_start(arguments, format);
-    vprintf(format, arguments);
-    va_end(arguments);
-    printf("\n");
-    tap_ok(false, "random requests");
-    exit(tap_done());
+    return random_node_one_in(&run, n);
 }
 
 /* What is counted */
@@ -130,16 +113,16 @@ static uint32_t unseen_claims(uint64_t lock, const char *name)
 {
     struct claim_view view;
     uint32_t count = 0;
-    for (uint64_t after = 0; lock_table_next_claim(bench->node->table, lock, after, &view);
+    for (uint64_t after = 0; lock_table_next_claim(run.bench->node->table, lock, after, &view);
          after = view.token)
         count +=
-            (!name || strcmp(view.name, name) == 0) && !node__visible_claim(bench->node, &view);
+            (!name || strcmp(view.name, name) == 0) && !node__visible_claim(run.bench->node, &view);
     return count;
 }
 
 static void check_inode(uint32_t slot)
 {
-    const struct node *node = bench->node;
+    const struct node *node = run.bench->node;
     const struct inode *inode = tree_at(&node->tree, slot);
     char buffer[LIMIT_NAME_BYTES + 1] = "";
     if (inode->parent)
@@ -151,7 +134,7 @@ static void check_inode(uint32_t slot)
 
 static void check_counts(void)
 {
-    const struct node *node = bench->node;
+    const struct node *node = run.bench->node;
     struct lock_table_counts counts;
     uint32_t open = 0, claims = 0, waits = 0, slot;
     lock_table_get_counts(node->table, &counts);
@@ -177,14 +160,13 @@ static void check_counts(void)
                 check_inode(slot);
         }
     }
-    if (bench->failed)
-        fail("the node gave up: %s", bench->failed);
+    if (run.bench->failed)
+        fail("the node gave up: %s", run.bench->failed);
 }
 
 static void step(struct node_event event)
 {
-    bench_step(bench, &event);
-    check_counts();
+    random_node_step(&run, event);
 }
 
 /* What is relied on */
@@ -226,7 +208,7 @@ static void check_exclusion(void)
 static bool nobody_can_hold(int dir, int name)
 {
     struct delay_view delay;
-    if (lock_table_next_delay(bench->node->table, 0, &delay))
+    if (lock_table_next_delay(run.bench->node->table, 0, &delay))
         return false;
     for (int i = 0; i < FILES; i++)
         if (files[i].used && files[i].asked && files[i].dir == dir &&
@@ -247,7 +229,7 @@ static bool nobody_can_hold(int dir, int name)
 static void answered(int slot)
 {
     struct asked asked = slots[slot];
-    const struct node_reply *reply = bench_reply(bench, (uint32_t)slot);
+    const struct node_reply *reply = bench_reply(run.bench, (uint32_t)slot);
     int error = reply->type == NODE_REPLY_ERROR ? reply->error : 0;
     slots[slot].used = false;
     if (asked.file >= 0)
@@ -262,7 +244,7 @@ static void answered(int slot)
         struct lock *lock = &locks[asked.pid][asked.dir][asked.name];
         lock->open[asked.how]--;
         if (error == -EINTR || error == -ETIMEDOUT)
-            lock->settled[asked.how] = bench->write;
+            lock->settled[asked.how] = run.bench->write;
         bool stands = !asked.tainted && asked.sent > taken_away[asked.dir][asked.name];
         for (int how = NODE_FLOCK_SHARED; how <= NODE_FLOCK_UNLOCK; how++)
             if (how != (int)asked.how && lock->sent[how] > asked.sent)
@@ -292,7 +274,7 @@ static void answered(int slot)
 static void collect(void)
 {
     for (int slot = 1; slot < SLOTS; slot++)
-        if (slots[slot].used && bench->answered[slot])
+        if (slots[slot].used && run.bench->answered[slot])
             answered(slot);
     check_exclusion();
 }
@@ -307,7 +289,7 @@ static void ask(int slot, struct asked asked, struct node_request request)
     slots[slot] = asked;
     if (asked.file >= 0)
         files[asked.file].requests++;
-    bench_request(bench, request, (uint32_t)slot, pids[asked.pid]);
+    bench_request(run.bench, request, (uint32_t)slot, pids[asked.pid]);
     check_counts();
     collect();
 }
@@ -359,7 +341,7 @@ static void do_setlk(int slot)
     struct lock *lock = &locks[pid][file->dir][file->name];
     asked.free = asked.how != NODE_FLOCK_UNLOCK && nobody_can_hold(file->dir, file->name);
     for (int how = NODE_FLOCK_SHARED; how <= NODE_FLOCK_UNLOCK; how++)
-        if (how != (int)asked.how && (lock->open[how] || lock->settled[how] > bench->durable))
+        if (how != (int)asked.how && (lock->open[how] || lock->settled[how] > run.bench->durable))
             asked.tainted = true;
     struct node_request request = {
         .op = NODE_OP_SETLK, .inode = file->inode, .handle = file->number};
@@ -383,8 +365,8 @@ static void flush(const struct file *file, int pid)
     request.fcntl.owner = pids[pid];
     lock->mode = 0;
     lock->sent[NODE_FLOCK_UNLOCK] = ++order;
-    lock->settled[NODE_FLOCK_UNLOCK] = bench->write + 1;
-    bench_request(bench, request, 0, pids[pid]);
+    lock->settled[NODE_FLOCK_UNLOCK] = run.bench->write + 1;
+    bench_request(run.bench, request, 0, pids[pid]);
     check_counts();
 }
 
@@ -480,20 +462,20 @@ static void do_unlink(int slot)
 static int set(int dir, const char *setting, const char *text)
 {
     uint64_t inode;
-    bool before = bench->auto_persist;
-    bench->auto_persist = true;
-    if (bench_lookup(bench, dirs[dir], setting, &inode))
+    bool before = run.bench->auto_persist;
+    run.bench->auto_persist = true;
+    if (bench_lookup(run.bench, dirs[dir], setting, &inode))
         fail("%s is not there", setting);
     struct node_request open = {.op = NODE_OP_OPEN, .inode = inode, .open = {.write = true}};
-    const struct node_reply *reply = bench_request(bench, open, 0, 1);
+    const struct node_reply *reply = bench_request(run.bench, open, 0, 1);
     if (reply->type != NODE_REPLY_OPENED)
         fail("%s cannot be opened", setting);
     uint64_t handle = reply->handle;
-    int error = bench_write(bench, inode, handle, text);
-    bench_persist(bench);
-    bench_release(bench, inode, handle);
+    int error = bench_write(run.bench, inode, handle, text);
+    bench_persist(run.bench);
+    bench_release(run.bench, inode, handle);
     step((struct node_event){.type = NODE_EVENT_FORGET, .forget = {inode, 1}});
-    bench->auto_persist = before;
+    run.bench->auto_persist = before;
     collect();
     return error;
 }
@@ -514,30 +496,21 @@ static void do_set(void)
 
 static void persist(bool all)
 {
-    if (bench->durable == bench->write)
-        return;
-    uint64_t most = bench->write - bench->durable;
-    uint64_t count = all ? most : 1 + below((uint32_t)most);
-    bench->durable += count;
-    bench->entries_durable = bench->entries_count - (size_t)(bench->write - bench->durable);
-    step((struct node_event){.type = NODE_EVENT_PERSISTED, .persisted = {bench->durable}});
-    collect();
+    uint64_t most = random_node_unwritten(&run);
+    if (most)
+        random_node_persist(&run, all ? most : 1 + below((uint32_t)most));
 }
 
-static void let_time_pass(uint32_t ms)
+static bool is_used(uint32_t slot)
 {
-    bench->now_ms += ms;
-    bench->wall_ms += ms;
-    if (bench->timer_at_ms && bench->now_ms >= bench->timer_at_ms)
-        step((struct node_event){.type = NODE_EVENT_TIMER});
-    collect();
+    return slots[slot].used;
 }
 
 static void find_dirs(void)
 {
     dirs[0] = NODE_ROOT_INODE;
     for (int dir = 1; dir < DIRS; dir++)
-        if (bench_lookup(bench, NODE_ROOT_INODE, dir_names[dir], &dirs[dir]))
+        if (bench_lookup(run.bench, NODE_ROOT_INODE, dir_names[dir], &dirs[dir]))
             fail("%s is gone", dir_names[dir]);
 }
 
@@ -554,7 +527,7 @@ static void forget_all(void)
 /* Records of a snapshot lead to an equal table. */
 static void check_snapshot(void)
 {
-    struct node_config config = bench->node->config;
+    struct node_config config = run.bench->node->config;
     size_t size = (node_size(&limits) + 15) / 16 * 16;
     void *memory = aligned_alloc(16, size);
     memset(memory, 0, size);
@@ -563,12 +536,12 @@ static void check_snapshot(void)
     struct node_restoring restoring = {0};
     static char buffer[LIMIT_SNAPSHOT_RECORD_BYTES];
     size_t len;
-    while ((len = node_save(bench->node, &cursor, buffer)))
+    while ((len = node_save(run.bench->node, &cursor, buffer)))
         if (!node_restore(other, &restoring, (struct span){buffer, len}))
             fail("a record of a snapshot is refused");
     if (!node_is_restored(other, &restoring) ||
-        lock_table_digest(other->table) != lock_table_digest(bench->node->table) ||
-        other->lost_processes.used != bench->node->lost_processes.used)
+        lock_table_digest(other->table) != lock_table_digest(run.bench->node->table) ||
+        other->lost_processes.used != run.bench->node->lost_processes.used)
         fail("a snapshot leads elsewhere");
     free(memory);
 }
@@ -576,8 +549,8 @@ static void check_snapshot(void)
 static void restart(void)
 {
     forget_all();
-    bench_restart(bench, &limits);
-    bench->auto_persist = false;
+    bench_restart(run.bench, &limits);
+    run.bench->auto_persist = false;
     find_dirs();
     check_counts();
     restarts++;
@@ -598,30 +571,19 @@ static void close_all(void)
             end_process(pid);
     }
     persist(true);
-    let_time_pass(SETTLE_MS);
+    random_node_let_time_pass(&run, SETTLE_MS);
     persist(true);
 }
 
 static void go_quiet(void)
 {
-    const struct node *node = bench->node;
-    struct lock_table_counts counts;
     bool drain = one_in(4);
     if (drain)
         step((struct node_event){.type = NODE_EVENT_DRAIN});
     collect();
     close_all();
-    lock_table_get_counts(node->table, &counts);
-    if (counts.claims || counts.waiters || node->acquires || node->fcntl_requests)
-        fail("claims %u, waiters %u, acquires %u, fcntl requests %u", counts.claims, counts.waiters,
-             node->acquires, node->fcntl_requests);
-    if (node->handles.used || node->fcntl_records.used || node->delays.used ||
-        node->fcntl_by_owner.count || node->requests_by_seq.count || node->pending_chunks.used)
-        fail("handles %u, fcntl records %u, delays %u", node->handles.used,
-             node->fcntl_records.used, node->delays.used);
-    if (node->tree.inodes.used != DIRS)
-        fail("%u inodes", node->tree.inodes.used);
-    if (drain && !bench->drained)
+    random_node_check_quiet(&run, DIRS);
+    if (drain && !run.bench->drained)
         fail("drain does not end");
     quiets++;
     if (drain)
@@ -642,63 +604,59 @@ static void random_step(void)
     if (slot == SLOTS)
         dice = 75 + below(25);
     if (dice < 14) {
-        what = "create";
+        run.what = "create";
         do_create(slot);
     } else if (dice < 50) {
-        what = "setlk";
+        run.what = "setlk";
         do_setlk(slot);
     } else if (dice < 60) {
-        what = "close";
+        run.what = "close";
         struct file *file = some_file();
         if (file && !file->requests)
             close_file(file);
     } else if (dice < 64) {
-        what = "flush";
+        run.what = "flush";
         struct file *file = some_file();
         if (file)
             flush(file, one_in(2) ? file->pid : (int)below(PIDS));
         collect();
     } else if (dice < 66) {
-        what = "force";
+        run.what = "force";
         do_force(slot);
     } else if (dice < 68) {
-        what = "unlink";
+        run.what = "unlink";
         do_unlink(slot);
     } else if (dice < 71) {
-        what = "end";
+        run.what = "end";
         end_process((int)below(PIDS));
     } else if (dice < 72) {
-        what = "set";
+        run.what = "set";
         do_set();
     } else if (dice < 80) {
-        what = "interrupt";
-        uint32_t at = 1 + below(SLOTS - 1);
-        for (int tries = 0; tries < 8 && !slots[at].used; tries++)
-            at = 1 + below(SLOTS - 1);
-        step((struct node_event){.type = NODE_EVENT_INTERRUPT, .interrupt = {at}});
-        collect();
+        run.what = "interrupt";
+        random_node_interrupt(&run, is_used);
     } else if (dice < 84) {
-        what = "time";
-        let_time_pass(one_in(4) ? 2500 : below(100));
+        run.what = "time";
+        random_node_let_time_pass(&run, one_in(4) ? 2500 : below(100));
     } else if (dice < 98) {
-        what = "persist";
+        run.what = "persist";
         if (below(4) <= eagerness)
             persist(one_in(4));
     } else if (one_in(8)) {
-        what = "snapshot";
+        run.what = "snapshot";
         check_snapshot();
     } else if (one_in(20)) {
-        what = "restart";
+        run.what = "restart";
         restart();
     } else if (one_in(20)) {
-        what = "quiet";
+        run.what = "quiet";
         go_quiet();
     }
 }
 
 static void run_round(void)
 {
-    bench = bench_open(&limits);
+    run.bench = bench_open(&limits);
     forget_all();
     memset(taken_away, 0, sizeof taken_away);
     for (int pid = 0; pid < PIDS; pid++)
@@ -706,37 +664,27 @@ static void run_round(void)
     dirs[0] = NODE_ROOT_INODE;
     for (int dir = 0; dir < DIRS; dir++) {
         limit_max[dir] = 1;
-        if (dir && bench_mkdir(bench, NODE_ROOT_INODE, dir_names[dir], &dirs[dir]))
+        if (dir && bench_mkdir(run.bench, NODE_ROOT_INODE, dir_names[dir], &dirs[dir]))
             fail("mkdir");
     }
     if (set(2, ".release", "exit\n"))
         fail("no exit claims");
-    bench->auto_persist = false;
-    for (int i = 0; i < 4000 && step_number < steps_max; i++, step_number++)
+    run.bench->auto_persist = false;
+    for (int i = 0; i < 4000 && run.step_number < run.steps_max; i++, run.step_number++)
         random_step();
-    what = "quiet";
+    run.what = "quiet";
     go_quiet();
-    bench_close(bench);
-}
-
-static uint64_t from_environment(const char *name, uint64_t otherwise)
-{
-    const char *text = getenv(name);
-    return text && *text ? strtoull(text, NULL, 10) : otherwise;
+    bench_close(run.bench);
 }
 
 int main(void)
 {
-    uint32_t drawn = 1;
-    if (getrandom(&drawn, sizeof drawn, 0) != sizeof drawn)
-        drawn = 1;
-    seed = from_environment("SEED", drawn);
-    steps_max = from_environment("STEPS", 250000);
-    random_state = (seed + 1) * UINT64_C(0x9e3779b97f4a7c15);
-    tap_note("SEED=%" PRIu64 " STEPS=%" PRIu64, seed, steps_max);
-    while (step_number < steps_max)
+    run.stepped = check_counts;
+    run.collect = collect;
+    random_node_begin(&run, 250000);
+    while (run.step_number < run.steps_max)
         run_round();
-    tap_ok(true, "%" PRIu64 " random steps", step_number);
+    tap_ok(true, "%" PRIu64 " random steps", run.step_number);
     tap_ok(granted && refused && interrupted && ended && forced && restarts && quiets && outlived,
            "granted %" PRIu64 ", refused %" PRIu64 ", interrupted %" PRIu64 ", ended %" PRIu64
            ", forced %" PRIu64 ", restarts %" PRIu64 ", quiet %" PRIu64 ", outlived %" PRIu64,
