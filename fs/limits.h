@@ -65,6 +65,9 @@ enum {
     LIMIT_SNAPSHOT_RECORD_BYTES = 8192,
     /* Room that only starts and releases may use. */
     LIMIT_LOG_RESERVE_BYTES = 64 << 10,
+    /* For how long a record that nobody waits for may stay off the disk, so that it gets there
+     * together with one that somebody waits for. */
+    LIMIT_UNHURRIED_MS = 2,
 };
 
 static_assert(LIMIT_HANDLES < LIMIT_MAX_BACKGROUND,
