@@ -40,6 +40,9 @@ enum {
     LIMIT_PENDING_BYTES = 64 << 20,
     /* Ancestors of a reader of `token` that are looked at. */
     LIMIT_ANCESTORS = 64,
+    /* Processes that the daemon keeps a descriptor for, so that it knows them when they ask again.
+     */
+    LIMIT_PROCESSES_KNOWN = 128,
     /* Open control files on one node: ENOLCK. */
     LIMIT_CONTROL_READERS = 1024,
     /* Entries of one READDIR answer. */
