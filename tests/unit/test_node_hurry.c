@@ -121,6 +121,9 @@ static void test_hand_off(void)
     settle(bench);
     close_file(bench, c);
     tap_ok(take_hurry(bench), "a close hurries while somebody is in the queue");
+    struct file d = open_file(bench, NODE_ROOT_INODE, "f");
+    flock_file(bench, 6, d, exclusive);
+    tap_ok(!take_hurry(bench), "who comes behind those need not");
     bench_persist(bench);
     tap_ok(bench_reply(bench, 5) != NULL, "who then has it");
     bench_close(bench);
@@ -211,9 +214,13 @@ static void test_fcntl(void)
     fcntl_file(bench, 1, a, shared, 50);
     settle(bench);
     fcntl_file(bench, 1, a, exclusive, 50);
-    tap_ok(take_hurry(bench), "what its own owner holds stands in nobody's way");
+    tap_ok(take_hurry(bench), "what its own owner holds does not stand in a request's way");
     settle(bench);
-    fcntl_file(bench, 2, b, exclusive, 60);
+    fcntl_file(bench, 1, b, shared, 50);
+    tap_ok(take_hurry(bench), "through whatever handle");
+    settle(bench);
+    struct file c = open_file(bench, NODE_ROOT_INODE, "f");
+    fcntl_file(bench, 2, c, exclusive, 60);
     tap_ok(!take_hurry(bench), "a request that will queue need not hurry");
     bench_request(bench, flush, 4, 50);
     tap_ok(take_hurry(bench), "but what it waits for");
