@@ -4,8 +4,9 @@
 # make check-unit            unit tests and golden transcripts only
 # make check-mount           tests on a real mount only
 #                            TESTS='FILE...' picks tests of these two
-# make bench                 what a lock costs, beside its floors; takes some minutes. SECONDS=N for
-#                            each measurement, BENCH_DIR=dir on the disk that is to be measured
+# make bench                 what a lock costs, beside its floors; takes some minutes, and installs
+#                            Debian packages that are missing. SECONDS=N for each measurement,
+#                            BENCH_DIR=dir on the disk that is to be measured
 # make lint                  format, clang-tidy, cppcheck, shellcheck, layering: no findings allowed
 # make format                formats the C sources
 # make run MOUNT=dir         a node in the foreground; ARGS='...' are options for it
@@ -187,6 +188,7 @@ check-mount: $(LOCKFSD) $(LOCKFS) $(helpers) $(preloads) $(benches)
 test-programs: $(unit_tests) $(helpers) $(preloads) $(benches)
 
 bench: $(LOCKFSD) $(benches)
+	@tests/install_packages bench
 	$(Q)$(test_env) SECONDS='$(SECONDS)' BENCH_DIR='$(BENCH_DIR)' tests/bench/bench
 
 layering: $(raft_o) $(fs_o) $(gen_o)

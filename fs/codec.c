@@ -86,9 +86,11 @@ static bool is_sound(const lockfs_Command *message)
 bool codec_decode_command(struct span bytes, struct codec_storage *storage,
                           struct command *ret_command)
 {
-    lockfs_Command message;
+    /* Every default is 0: nanopb, told so, need not set field by field. */
+    lockfs_Command message = lockfs_Command_init_zero;
     pb_istream_t stream = pb_istream_from_buffer((const pb_byte_t *)bytes.data, bytes.len);
-    if (!pb_decode(&stream, lockfs_Command_fields, &message) || !is_sound(&message))
+    if (!pb_decode_ex(&stream, lockfs_Command_fields, &message, PB_DECODE_NOINIT) ||
+        !is_sound(&message))
         return false;
 
     struct command command = {

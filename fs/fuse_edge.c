@@ -113,6 +113,7 @@ static int allocate(struct fuse_edge *edge, const struct fuse_edge_options *opti
 
 static void deallocate(struct fuse_edge *edge)
 {
+    process_cache_close(&edge->processes);
     free(edge->slots);
     free(edge->pollers);
     free(edge->mount_point);

@@ -6,6 +6,7 @@
 #include <fuse_lowlevel.h>
 
 #include "fuse_edge.h"
+#include "process.h"
 
 enum {
     /* The kernel cuts writes and reads into pieces of this size. A write that is too long for a
@@ -59,6 +60,7 @@ struct fuse_edge {
 
     struct fuse_session *session;
     struct fuse_buf buffer; /* the request that was read last */
+    struct process_cache processes;
     gid_t groups[FUSE_EDGE_GROUPS];
     char *mount_point; /* its real path */
     char source[32];   /* what mountinfo names it by */

@@ -14,7 +14,6 @@
 
 #include "lockfs.h"
 #include "names.h"
-#include "process.h"
 
 static struct node_event request_event(fuse_req_t request, enum node_op op, fuse_ino_t inode);
 static void identify(fuse_req_t request, struct process *ret_process);
@@ -569,7 +568,9 @@ static struct node_event request_event(fuse_req_t request, enum node_op op, fuse
 /* The process of the calling thread. One that cannot be found out is pid 0, and no error. */
 static void identify(fuse_req_t request, struct process *ret_process)
 {
-    process_identify((uint32_t)fuse_req_ctx(request)->pid, ret_process);
+    struct fuse_edge *edge = fuse_req_userdata(request);
+
+    process_cache_identify(&edge->processes, (uint32_t)fuse_req_ctx(request)->pid, ret_process);
 }
 
 static void submit(fuse_req_t request, struct node_event *event)

@@ -40,6 +40,9 @@ enum {
     LIMIT_PENDING_BYTES = 64 << 20,
     /* Ancestors of a reader of `token` that are looked at. */
     LIMIT_ANCESTORS = 64,
+    /* Processes that the daemon keeps a descriptor for, so that it knows them when they ask again.
+     */
+    LIMIT_PROCESSES_KNOWN = 128,
     /* Open control files on one node: ENOLCK. */
     LIMIT_CONTROL_READERS = 1024,
     /* Entries of one READDIR answer. */
@@ -65,6 +68,9 @@ enum {
     LIMIT_SNAPSHOT_RECORD_BYTES = 8192,
     /* Room that only starts and releases may use. */
     LIMIT_LOG_RESERVE_BYTES = 64 << 10,
+    /* For how long a record that nobody waits for may stay off the disk, so that it gets there
+     * together with one that somebody waits for. */
+    LIMIT_UNHURRIED_MS = 2,
 };
 
 static_assert(LIMIT_HANDLES < LIMIT_MAX_BACKGROUND,

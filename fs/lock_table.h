@@ -254,6 +254,9 @@ uint64_t lock_table_walk(const struct lock_table *table, uint32_t *cursor);
 bool lock_table_is_taken(const struct lock_table *table, uint64_t lock, struct span name,
                          enum claim_mode mode);
 
+/* Whether anybody waits for the resource of file `name`. */
+bool lock_table_has_waiters(const struct lock_table *table, uint64_t lock, struct span name);
+
 /* The first claim with a token above `after_token`, on the resource of file `name`, that stands in
  * the way of such an fcntl request (F_GETLK). `handle` and `owner` are the request's. */
 bool lock_table_get_obstacle(const struct lock_table *table, uint64_t lock, struct span name,

@@ -285,6 +285,13 @@ bool lock_table_is_taken(const struct lock_table *table, uint64_t lock, struct s
     return queue->delay || places > (limit ? limit : 1);
 }
 
+bool lock_table_has_waiters(const struct lock_table *table, uint64_t lock, struct span name)
+{
+    uint32_t lock_slot = lock_table__lock(table, lock);
+    uint32_t file = lock_slot ? lock_table__file(table, lock_slot, name) : 0;
+    return lock_slot && lock_table__queue_for(table, lock_slot, file)->waiters.head;
+}
+
 uint64_t lock_table_walk(const struct lock_table *table, uint32_t *cursor)
 {
     while (*cursor < table->locks.touched) {

@@ -53,6 +53,7 @@ struct daemon {
     struct watches *watches;
     uint64_t replay_first; /* 0: none wanted */
     uint64_t replay_last;
+    bool hurry; /* somebody waits for what was appended to the log */
     bool ready;
     bool draining;
     bool stopping;
@@ -163,11 +164,16 @@ static void carry_out(void *context, const struct node_action *action)
     case NODE_ACTION_PERSIST_STATE:
         wal_append_state(daemon->wal, action->persist_state.write, action->persist_state.term,
                          action->persist_state.vote);
+        daemon->hurry = true;
         break;
     case NODE_ACTION_PERSIST_ENTRY:
         wal_append_entry(daemon->wal, action->persist_entry.write, action->persist_entry.index,
                          action->persist_entry.term, action->persist_entry.entry_type,
                          action->persist_entry.data.data, action->persist_entry.data.len);
+        daemon->hurry = daemon->hurry || action->persist_entry.hurried;
+        break;
+    case NODE_ACTION_HURRY:
+        daemon->hurry = true;
         break;
     case NODE_ACTION_REPLAY:
         daemon->replay_first = action->replay.first;
@@ -247,6 +253,16 @@ static void step(struct daemon *daemon, struct node_event *event)
                                  wal_is_short_of_room(daemon->wal));
 }
 
+/* What the events of a turn of the loop have appended goes to the disk. */
+static void end_turn(struct daemon *daemon)
+{
+    if (daemon->hurry)
+        wal_flush(daemon->wal);
+    else
+        wal_flush_later(daemon->wal);
+    daemon->hurry = false;
+}
+
 /* Events: the log */
 
 static void on_recovered_state(void *context, uint64_t term, uint64_t vote)
@@ -266,6 +282,7 @@ static void on_durable(void *context, uint64_t write)
 {
     struct node_event event = {.type = NODE_EVENT_PERSISTED, .persisted = {write}};
     step(context, &event);
+    end_turn(context);
 }
 
 static void on_write_failed(void *context, int error, const char *file)
@@ -318,8 +335,7 @@ static void on_fuse_event(void *context, struct node_event *event)
 
 static void on_fuse_turn_end(void *context)
 {
-    struct daemon *daemon = context;
-    wal_flush(daemon->wal);
+    end_turn(context);
 }
 
 static bool on_wants_groups(void *context, const struct node_request *request)
@@ -368,7 +384,7 @@ static void on_process_ended(void *context, const struct process *process)
     struct daemon *daemon = context;
     struct node_event event = {.type = NODE_EVENT_PROCESS_ENDED, .process_ended = *process};
     step(daemon, &event);
-    wal_flush(daemon->wal);
+    end_turn(daemon);
 }
 
 /* Of those that lost a claim with the last run of the daemon, the dead ones matter no more. */
@@ -393,7 +409,7 @@ static void on_timer(uv_poll_t *handle, int status, int events)
         return;
     struct node_event event = {.type = NODE_EVENT_TIMER};
     step(daemon, &event);
-    wal_flush(daemon->wal);
+    end_turn(daemon);
 }
 
 static void on_drain_timeout(uv_timer_t *timer)
@@ -424,7 +440,7 @@ static void on_signal(uv_signal_t *handle, int number)
                 daemon->config->drain_timeout_ms / 1000.0, node_claims_held(daemon->node));
     struct node_event event = {.type = NODE_EVENT_DRAIN};
     step(daemon, &event);
-    wal_flush(daemon->wal);
+    wal_flush(daemon->wal); /* what is held no more is not to be waited for */
     uv_timer_start(&daemon->drain_timer, on_drain_timeout, daemon->config->drain_timeout_ms, 0);
 }
 
@@ -517,7 +533,7 @@ static int start_node(struct daemon *daemon)
     }
     struct node_event event = {.type = NODE_EVENT_START};
     step(daemon, &event);
-    wal_flush(daemon->wal);
+    end_turn(daemon);
     while (!daemon->ready && !daemon->stopping)
         uv_run(&daemon->loop, UV_RUN_ONCE);
     if (daemon->stopping)
@@ -611,6 +627,9 @@ static void close_handle(uv_handle_t *handle, void *context)
 
 static void finish(struct daemon *daemon)
 {
+    /* A release that waits for company would count as unclean. */
+    if (daemon->ready)
+        wal_settle(daemon->wal);
     fuse_edge_unmount(daemon->fuse);
     daemon->fuse = NULL;
     if (daemon->handles_open) {

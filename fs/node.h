@@ -16,7 +16,9 @@
  *     next step. Never call node_step() from within.
  *  4. Persist in the order of the actions (raft.h, duties 4 and 5).
  *  5. Every event carries the time, read after what caused it, and the log's room.
- *  6. A request names a slot, which is the caller's until it is answered: one NODE_ACTION_REPLY for
+ *  6. Write at once where a PERSIST action is `hurried`, and at NODE_ACTION_HURRY: all that was
+ *     asked for so far. The rest goes with the next such write, or after LIMIT_UNHURRIED_MS.
+ *  7. A request names a slot, which is the caller's until it is answered: one NODE_ACTION_REPLY for
  *     each, in the same step or a later one. An answer that did not reach anybody is given back: an
  *     entry by NODE_EVENT_FORGET, a handle by a RELEASE, a lock by an unlock.
  */
@@ -312,8 +314,9 @@ struct node_notice {
 };
 
 enum node_action_type {
-    NODE_ACTION_PERSIST_STATE = 1,
+    NODE_ACTION_PERSIST_STATE = 1, /* always hurried */
     NODE_ACTION_PERSIST_ENTRY,
+    NODE_ACTION_HURRY,  /* somebody waits now for what was persisted without hurry */
     NODE_ACTION_REPLAY, /* read entries `first` to `last` back and hand them over as REPLAYED */
     NODE_ACTION_REPLY,
     NODE_ACTION_READY,  /* the node serves requests from now on */
@@ -339,6 +342,7 @@ struct node_action {
             uint64_t index;
             uint64_t term;
             uint32_t entry_type;
+            bool hurried; /* somebody waits for it */
             struct span data;
         } persist_entry;
         struct {

@@ -209,6 +209,68 @@ void node__handle_abandon(struct node *node, struct handle *handle)
     node->handles_open--;
 }
 
+/* Who waits */
+
+void node__count_wait(struct node *node, uint32_t slot, int change)
+{
+    struct inode *inode = tree_at(&node->tree, slot);
+    inode->waits_proposed += (uint32_t)change;
+    tree_at(&node->tree, inode->parent)->waits_proposed += (uint32_t)change;
+}
+
+/* Whether there is any on a file's resource, of how many are on the file and in its whole lock. */
+static bool any_on_resource(const struct node *node, const struct inode *file, uint32_t of_file,
+                            uint32_t of_lock)
+{
+    struct lock_view lock;
+    if (of_file || !of_lock)
+        return of_file;
+    return lock_table_get_lock(node->table, file->lock, &lock) && lock.limit;
+}
+
+static bool has_waits_proposed(const struct node *node, const struct inode *file)
+{
+    uint32_t of_lock = tree_at(&node->tree, file->parent)->waits_proposed;
+    return any_on_resource(node, file, file->waits_proposed, of_lock);
+}
+
+static bool has_waiters(const struct node *node, const struct inode *file)
+{
+    char buffer[LIMIT_NAME_BYTES];
+    return lock_table_has_waiters(node->table, file->lock, tree_name(&node->tree, file, buffer));
+}
+
+bool node__is_awaited(const struct node *node, uint32_t slot)
+{
+    const struct inode *file = tree_at(&node->tree, slot);
+    return node->draining || has_waits_proposed(node, file) || has_waiters(node, file);
+}
+
+bool node__will_queue(const struct node *node, const struct command *command)
+{
+    const struct handle *handle = node__handle(node, command->handle);
+    const struct inode *file = tree_at(&node->tree, handle->inode);
+    /* Its own claims do not stand in its way, and it may give one back. */
+    if (handle->claims || handle->commands ||
+        (command->kind == CLAIM_FCNTL && node__fcntl(node, handle->inode, command->owner)))
+        return false;
+    if (!lock_table_is_taken(node->table, command->lock, command->name, command->claim_mode))
+        return false;
+    /* A claim that is being given back goes to those who wait already, or else to this request:
+     * then nothing but this request hurries it. */
+    uint32_t gone_of_lock = tree_at(&node->tree, file->parent)->gone_claims;
+    return !any_on_resource(node, file, file->gone_claims, gone_of_lock) || has_waiters(node, file);
+}
+
+/* A claim has ended: who was proposed while it stood in the way was not hurried. */
+static void hurry_next(struct node *node, const struct handle *handle)
+{
+    const struct inode *file = tree_at(&node->tree, handle->inode);
+    struct node_action action = {.type = NODE_ACTION_HURRY};
+    if (has_waits_proposed(node, file) && !has_waiters(node, file))
+        node__emit(node, &action);
+}
+
 /* fcntl claims */
 
 static uint64_t fcntl_hash(uint32_t inode, uint64_t owner)
@@ -284,7 +346,8 @@ void node__flush(struct node *node, const struct node_request *request)
         };
         /* What was held has room reserved for this. A request that is under way holds nothing: when
          * there is no room to forestall it, it ends with its handle. */
-        if (node__propose(node, &command, reserved) && reserved)
+        bool hurried = node__is_awaited(node, slot);
+        if (node__propose_when(node, &command, reserved, hurried) && reserved)
             node__fail(node, "no room in the log for a release");
     }
     node__reply_done(node, request->slot);
@@ -329,7 +392,8 @@ static void notice_short_claim(struct node *node, const struct handle *handle)
 static void propose_release(struct node *node, struct handle *handle)
 {
     struct command command = {.type = COMMAND_RELEASE, .handle = handle->number};
-    if (node__propose(node, &command, true) == 0)
+    bool hurried = node__is_awaited(node, handle->inode);
+    if (node__propose_when(node, &command, true, hurried) == 0)
         handle->commands++;
     else
         node__fail(node, "no room in the log for a release");
@@ -372,7 +436,7 @@ static void end_exit_claim(struct node *node, struct handle *handle)
         node__emit(node, &wake);
     }
     note_change(node, handle, before);
-    if (node__propose(node, &command, true))
+    if (node__propose_when(node, &command, true, node__is_awaited(node, handle->inode)))
         node__fail(node, "no room in the log for a release");
     if (handle->detached)
         node__handle_abandon(node, handle);
@@ -486,6 +550,7 @@ static bool forget_claim(struct node *node, struct handle *handle, const struct 
 void node__handle_ended(struct node *node, struct handle *handle, const struct effect *effect)
 {
     struct role before = role_of(handle);
+    hurry_next(node, handle);
     node->claims_held--;
     handle->claims--;
     if (!forget_claim(node, handle, effect)) {

@@ -334,6 +334,8 @@ static void lock_file(struct node *node, const struct node_request *request, str
         submitted->wait = wait;
     }
     handle->commands++;
+    if (command.wait)
+        node__count_wait(node, handle->inode, 1);
     if (record)
         record->unlocking = true;
     if (kind == CLAIM_FCNTL && !unlock) {

@@ -231,6 +231,8 @@ void node__raft(struct node *node, const struct raft_event *event);
 /* Proposes a command; fills in who says so. `gives_back`: it may use the reserve. Returns 0 with
  * its seq in the command, or ENOLCK, ENOSPC, ETIMEDOUT, negative. */
 int node__propose(struct node *node, struct command *command, bool gives_back);
+/* The same; unless `hurried`, nobody waits until it is applied. */
+int node__propose_when(struct node *node, struct command *command, bool gives_back, bool hurried);
 void node__replayed(struct node *node, const struct node_event *event);
 void node__fail(struct node *node, const char *reason);
 
@@ -284,6 +286,13 @@ void node__process_ended(struct node *node, const struct process *process);
 /* Whether nobody who holds nothing here can get it now, as far as this node's callers can tell:
  * then a request that does not wait is refused without a command. */
 bool node__is_taken(const struct node *node, uint64_t lock, struct span name, enum claim_mode mode);
+/* Whether somebody waits for a claim on the file to end: in the table, or on the way there. A wrong
+ * guess costs LIMIT_UNHURRIED_MS. */
+bool node__is_awaited(const struct node *node, uint32_t inode);
+/* Whether a request that waits will be queued, as far as can be told. The same guess. */
+bool node__will_queue(const struct node *node, const struct command *acquire);
+/* A request of this node that will wait for a claim was proposed (1), or applied (-1). */
+void node__count_wait(struct node *node, uint32_t inode, int change);
 /* Proposes a request for a claim once more, behind the CANCEL of what it found held. */
 void node__ask_again(struct node *node, uint32_t slot);
 /* The path of a file below the mount point, for people; in node->data. */

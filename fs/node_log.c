@@ -146,7 +146,8 @@ void node__replayed(struct node *node, const struct node_event *event)
         apply_committed(node);
 }
 
-static void persist_entries(struct node *node, const struct raft_action *action, struct span data)
+static void persist_entries(struct node *node, const struct raft_action *action, struct span data,
+                            bool hurried)
 {
     /* One proposal is one entry, and so is a leader's no-op. */
     assert(action->persist_entries.first == action->persist_entries.last);
@@ -154,7 +155,8 @@ static void persist_entries(struct node *node, const struct raft_action *action,
                               .persist_entry = {.write = action->persist_entries.write,
                                                 .index = action->persist_entries.first,
                                                 .term = action->persist_entries.term,
-                                                .entry_type = action->persist_entries.entry_type}};
+                                                .entry_type = action->persist_entries.entry_type,
+                                                .hurried = hurried}};
     out.persist_entry.data = data;
     remember(node, out.persist_entry.index, action->persist_entries.entry_type, data);
     uint64_t cost = data.len + LIMIT_RECORD_OVERHEAD_BYTES;
@@ -163,7 +165,8 @@ static void persist_entries(struct node *node, const struct raft_action *action,
 }
 
 /* Carries out the actions of one raft step; `data` is what was proposed. */
-static void carry_out(struct node *node, const struct raft_actions *actions, struct span data)
+static void carry_out(struct node *node, const struct raft_actions *actions, struct span data,
+                      bool hurried)
 {
     bool committed = false;
     for (size_t i = 0; i < actions->count; i++) {
@@ -178,7 +181,7 @@ static void carry_out(struct node *node, const struct raft_actions *actions, str
             break;
         }
         case RAFT_ACTION_PERSIST_ENTRIES:
-            persist_entries(node, action, data);
+            persist_entries(node, action, data, hurried);
             break;
         case RAFT_ACTION_COMMIT:
             node->commit = action->commit.index;
@@ -203,7 +206,7 @@ void node__raft(struct node *node, const struct raft_event *event)
         node__fail(node, raft_error_text(error));
         return;
     }
-    carry_out(node, &actions, (struct span){NULL, 0});
+    carry_out(node, &actions, (struct span){NULL, 0}, true);
 }
 
 /* Whether new work still leaves room for giving back all that is held and under way. */
@@ -237,6 +240,11 @@ static int check_room(struct node *node, size_t len, bool gives_back)
 
 int node__propose(struct node *node, struct command *command, bool gives_back)
 {
+    return node__propose_when(node, command, gives_back, true);
+}
+
+int node__propose_when(struct node *node, struct command *command, bool gives_back, bool hurried)
+{
     if (node->failed || !node->leader)
         return -ETIMEDOUT;
     command->node = node->config.id;
@@ -258,6 +266,6 @@ int node__propose(struct node *node, struct command *command, bool gives_back)
         return -ETIMEDOUT;
     if (command->type != COMMAND_INCARNATION)
         node->seq++;
-    carry_out(node, &actions, (struct span){node->encoded, len});
+    carry_out(node, &actions, (struct span){node->encoded, len}, hurried);
     return 0;
 }

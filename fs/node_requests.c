@@ -112,7 +112,8 @@ struct request *node__submit(struct node *node, const struct node_request *from,
     if (node->stalled && !waits && !gives_back)
         error = -ETIMEDOUT;
     else
-        error = node__propose(node, command, gives_back);
+        error = node__propose_when(node, command, gives_back,
+                                   !(waits && node__will_queue(node, command)));
     if (error) {
         node__reply_error(node, from->slot, error);
         return NULL;
@@ -268,6 +269,8 @@ static void acquire_applied(struct node *node, const struct command *command,
 {
     struct handle *handle = node__handle(node, command->handle);
     assert(handle);
+    if (command->wait)
+        node__count_wait(node, handle->inode, -1);
     if (result->queued) {
         handle->waits++;
         if (slot == NODE_NO_SLOT)

@@ -48,7 +48,10 @@ static bool is_first_thread(uint32_t tid)
     return tgkill((pid_t)tid, (pid_t)tid, 0) == 0 || errno != ESRCH;
 }
 
+enum { PROC_PATH_BYTES = 32 };
+
 static int read_proc(uint32_t pid, const char *name, char *buffer, size_t size, size_t *ret_len);
+static void proc_path(uint32_t pid, const char *name, char *ret_path);
 static uint64_t number_next(const char **cursor);
 
 static int read_thread_group(uint32_t tid, uint32_t *ret_pid)
@@ -137,22 +140,28 @@ static int read_file(const char *path, char *buffer, size_t size, size_t *ret_le
 /* The start of /proc/PID/`name`, terminated. */
 static int read_proc(uint32_t pid, const char *name, char *buffer, size_t size, size_t *ret_len)
 {
+    char path[PROC_PATH_BYTES];
+
+    proc_path(pid, name, path);
+    int error = read_file(path, buffer, size, ret_len);
+    return error == -ENOENT ? -ESRCH : error;
+}
+
+static void proc_path(uint32_t pid, const char *name, char *ret_path)
+{
     char digits[10];
     size_t count = 0;
-    char path[32];
 
     do {
         digits[count++] = (char)('0' + pid % 10);
         pid /= 10;
     } while (pid > 0);
-    char *end = stpcpy(path, "/proc/");
+    char *end = stpcpy(ret_path, "/proc/");
     while (count > 0)
         *end++ = digits[--count];
     *end++ = '/';
-    assert((size_t)(end - path) + strlen(name) < sizeof path);
+    assert((size_t)(end - ret_path) + strlen(name) < PROC_PATH_BYTES);
     strcpy(end, name);
-    int error = read_file(path, buffer, size, ret_len);
-    return error == -ENOENT ? -ESRCH : error;
 }
 
 static int read_file(const char *path, char *buffer, size_t size, size_t *ret_len)
@@ -168,6 +177,63 @@ static int read_file(const char *path, char *buffer, size_t size, size_t *ret_le
     buffer[len] = '\0';
     *ret_len = (size_t)len;
     return 0;
+}
+
+/* A descriptor of a file in /proc/PID belongs to that very process: reading from it fails when the
+ * process was reaped. Until then its number is nobody else's. The start time never changes; the
+ * name may, and is read each time. */
+
+static bool read_comm(int file, char *ret_comm);
+
+int process_cache_identify(struct process_cache *cache, uint32_t tid, struct process *ret_process)
+{
+    struct process_known *known = &cache->known[tid % LIMIT_PROCESSES_KNOWN];
+    char comm[LIMIT_COMM_BYTES + 1] = "";
+    char path[PROC_PATH_BYTES];
+
+    if (tid != 0 && known->pid == tid && read_comm(known->file, comm)) {
+        *ret_process = (struct process){.pid = tid, .start = known->start};
+        memcpy(ret_process->comm, comm, sizeof comm);
+        return 0;
+    }
+    if (tid == 0 || !is_first_thread(tid))
+        return process_identify(tid, ret_process);
+
+    proc_path(tid, "comm", path);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    int error = process_identify(tid, ret_process);
+    if (file < 0)
+        return error;
+    /* Where it can be read afterwards, the start time is that of the same process. */
+    if (error != 0 || ret_process->pid != tid || !read_comm(file, comm)) {
+        close(file);
+        return error;
+    }
+    if (known->pid != 0)
+        close(known->file);
+    *known = (struct process_known){.pid = tid, .start = ret_process->start, .file = file};
+    return 0;
+}
+
+/* The name, without the newline behind it, into LIMIT_COMM_BYTES + 1 zero bytes. */
+static bool read_comm(int file, char *ret_comm)
+{
+    char text[LIMIT_COMM_BYTES + 2];
+    ssize_t len = pread(file, text, sizeof text, 0);
+
+    if (len <= 0)
+        return false;
+    size_t comm_len = (size_t)len - (text[len - 1] == '\n');
+    memcpy(ret_comm, text, comm_len < LIMIT_COMM_BYTES ? comm_len : LIMIT_COMM_BYTES);
+    return true;
+}
+
+void process_cache_close(struct process_cache *cache)
+{
+    for (size_t i = 0; i < LIMIT_PROCESSES_KNOWN; i++)
+        if (cache->known[i].pid != 0)
+            close(cache->known[i].file);
+    memset(cache, 0, sizeof *cache);
 }
 
 size_t process_ancestors(uint32_t pid, struct process *ret_processes, size_t max)

@@ -119,7 +119,7 @@ void tree_drop_unused(struct tree *tree, uint32_t slot)
     struct inode *inode = tree_at(tree, slot);
     if (is_live(inode))
         return;
-    assert(!inode->gone_claims && !inode->claimants.head);
+    assert(!inode->gone_claims && !inode->waits_proposed && !inode->claimants.head);
     char buffer[LIMIT_NAME_BYTES];
     index_remove(&tree->by_key, key_hash(inode->lock, tree_name(tree, inode, buffer)), slot);
     chunks_resize(&tree->chunks, &inode->name, inode->name_len, 0);

@@ -41,6 +41,8 @@ struct inode {
     uint32_t gone_claims; /* of a lock: of all files in it */
     /* Of a file: fcntl requests under way. */
     uint32_t fcntl_requests;
+    /* Of a file: requests that will wait for a claim and are not in the table yet. */
+    uint32_t waits_proposed; /* of a lock: of all files in it */
     /* Of a lock: handles that hold or have lost a claim here. */
     struct list claimants;
 };

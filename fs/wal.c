@@ -47,6 +47,22 @@ static struct wal__work *new_work(struct wal *wal)
     return work;
 }
 
+/* A timer is freed when the loop has closed it, which may be after the log is gone. */
+static uv_timer_t *new_timer(struct wal *wal)
+{
+    uv_timer_t *timer = malloc(sizeof *timer);
+    if (!timer)
+        return NULL;
+    uv_timer_init(wal->loop, timer);
+    timer->data = wal;
+    return timer;
+}
+
+static void free_timer(uv_handle_t *timer)
+{
+    free(timer);
+}
+
 void wal__free_work(struct wal__work *work)
 {
     uv_sem_destroy(&work->done);
@@ -126,7 +142,8 @@ int wal_open(uv_loop_t *loop, const struct disk *disk, const char *directory,
     wal->writing = new_work(wal);
     wal->making = new_work(wal);
     wal->dropping = new_work(wal);
-    if (wal->directory && wal->writing && wal->making && wal->dropping)
+    wal->hurrier = new_timer(wal);
+    if (wal->directory && wal->writing && wal->making && wal->dropping && wal->hurrier)
         error = wal__recover(wal, message, message_size);
     if (!error)
         error = prepare_room(wal, message, message_size);
@@ -176,6 +193,8 @@ void wal_close(struct wal *wal)
     if (abandon(wal->making) && !wal->making->error)
         wal->disk->close(wal->disk->context, wal->making->segment.file);
     abandon(wal->dropping);
+    if (wal->hurrier)
+        uv_close((uv_handle_t *)wal->hurrier, free_timer);
     while (wal->queue) {
         struct wal__batch *batch = wal->queue;
         wal->queue = batch->next;
@@ -332,11 +351,41 @@ void wal_append_entry(struct wal *wal, uint64_t write, uint64_t index, uint64_t 
 
 /* Writing */
 
+static void write_next(struct wal *wal);
+
 void wal_flush(struct wal *wal)
+{
+    wal->hurried = wal->queue || wal->out_of_memory;
+    write_next(wal);
+}
+
+static void on_hurrier(uv_timer_t *timer)
+{
+    wal_flush(timer->data);
+}
+
+void wal_flush_later(struct wal *wal)
+{
+    if ((wal->queue || wal->out_of_memory) && !wal->hurried &&
+        !uv_is_active((uv_handle_t *)wal->hurrier))
+        uv_timer_start(wal->hurrier, on_hurrier, LIMIT_UNHURRIED_MS, 0);
+}
+
+void wal_settle(struct wal *wal)
+{
+    uint64_t write = wal->write;
+
+    wal_flush(wal);
+    while (!wal->error && wal->reported_write < write)
+        uv_run(wal->loop, UV_RUN_ONCE);
+}
+
+/* The head of the queue, where it is hurried and nothing is in flight. */
+static void write_next(struct wal *wal)
 {
     struct wal__work *work = wal->writing;
 
-    if (work->stage != WAL__IDLE || wal->error || (!wal->queue && !wal->out_of_memory))
+    if (!wal->hurried || work->stage != WAL__IDLE || wal->error)
         return;
     if (wal->out_of_memory) {
         /* Reported as a failed write, and from the loop as one. */
@@ -345,8 +394,11 @@ void wal_flush(struct wal *wal)
     } else {
         struct wal__batch *batch = wal->queue;
         wal->queue = batch->next;
-        if (!wal->queue)
+        if (!wal->queue) {
             wal->queue_tail = NULL;
+            wal->hurried = false;
+            uv_timer_stop(wal->hurrier);
+        }
         batch->next = NULL;
         work->error = 0;
         work->batch = batch;
@@ -430,7 +482,7 @@ static void written(uv_work_t *request, int status)
     }
     work->stage = WAL__IDLE;
     wal__drop(wal);
-    wal_flush(wal);
+    write_next(wal);
 }
 
 /* Room */

@@ -5,7 +5,7 @@
  * an append changes no metadata and costs one fdatasync. Each record has a length, a CRC32C, its
  * number, and the number of the first record of the batch that it was written with. Batches are
  * written one after another, each with one write and one fdatasync, both on libuv's pool; what is
- * appended meanwhile goes into the next batch.
+ * appended meanwhile goes into the next batch, which starts when somebody waits for it, or soon.
  *
  * Recovery reads record after record. The first one that does not check ends the log. When it is of
  * the batch that was written last, a crash tore it, and nothing of it was ever reported durable: it
@@ -69,9 +69,17 @@ void wal_append_state(struct wal *wal, uint64_t write, uint64_t term, uint64_t v
 void wal_append_entry(struct wal *wal, uint64_t write, uint64_t index, uint64_t term, uint32_t type,
                       const char *data, size_t len);
 
-/* Start to write what is queued, unless a batch is in flight; the next one starts by itself. Called
- * once a loop turn, when everything that the turn brought has been queued. */
+/* Write what is queued: at once, or as soon as the batch in flight is durable. Called once a loop
+ * turn, when everything that the turn brought has been queued. */
 void wal_flush(struct wal *wal);
+
+/* Write what is queued with the next wal_flush(), or LIMIT_UNHURRIED_MS after the first such call.
+ */
+void wal_flush_later(struct wal *wal);
+
+/* Flushes, and runs the loop until all that was appended before is durable, or the log has failed.
+ * Handlers are called meanwhile. */
+void wal_settle(struct wal *wal);
 
 /* Bytes that can be appended without asking the filesystem for room. A record of `len` bytes of
  * data takes at most `len` + LIMIT_RECORD_OVERHEAD_BYTES. */

@@ -139,6 +139,8 @@ struct wal {
     struct wal__batch *queue;
     struct wal__batch *queue_tail;
     struct wal__batch *idle_batch; /* kept for its buffer */
+    bool hurried;                  /* all that is queued is to be written without delay */
+    uv_timer_t *hurrier; /* else it runs, where anything is queued; its memory is its own */
     struct wal__work *writing;
     struct wal__work *making;
     struct wal__work *dropping;

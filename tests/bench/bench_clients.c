@@ -6,6 +6,7 @@
  * Runs for SECONDS, or for CYCLES cycles of each client where that is not 0. A cycle is
  *     flock-kept   flock and unlock of a file that stays open, one for each client
  *     flock-open   open, flock, close, the same
+ *     flock-dirs   the same, in a directory for each client
  *     excl         open with O_CREAT|O_EXCL and close, in a directory for each client
  *     handoff      flock and unlock of one file that all clients wait for
  *     kill         a holder is killed (SIGKILL) while another process waits for its lock
@@ -124,12 +125,12 @@ static bool is(const struct bench *bench, const char *mode)
 /* What stays over all cycles: a directory, or an open file. */
 static void settle_in(const struct bench *bench, int number, struct place *ret_place)
 {
-    bool excl = is(bench, "excl");
+    bool has_directory = is(bench, "excl") || is(bench, "flock-dirs");
     int who = is(bench, "handoff") ? 0 : number;
 
     ret_place->fd = -1;
     snprintf(ret_place->path, sizeof ret_place->path, "%s/%s-%d", bench->dir, bench->mode, who);
-    if (excl) {
+    if (has_directory) {
         if (mkdir(ret_place->path, 0755) != 0 && errno != EEXIST)
             die(ret_place->path);
         strcat(ret_place->path, "/claim");
@@ -431,7 +432,7 @@ static void run_spawn(struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    static const char *const modes[] = {"flock-kept", "flock-open", "excl",
+    static const char *const modes[] = {"flock-kept", "flock-open", "flock-dirs", "excl",
                                         "handoff",    "kill",       "spawn"};
     struct bench bench = {0};
     bool known = false;

@@ -34,6 +34,7 @@ static void sink(void *context, const struct node_action *action)
         bench->term = action->persist_state.term;
         bench->vote = action->persist_state.vote;
         bench->write = action->persist_state.write;
+        bench->hurry = true;
         break;
     case NODE_ACTION_PERSIST_ENTRY: {
         assert(action->persist_entry.index == bench->entries_count + 1);
@@ -46,8 +47,12 @@ static void sink(void *context, const struct node_action *action)
         if (entry->len)
             memcpy(entry->data, action->persist_entry.data.data, entry->len);
         bench->write = action->persist_entry.write;
+        bench->hurry = bench->hurry || action->persist_entry.hurried;
         break;
     }
+    case NODE_ACTION_HURRY:
+        bench->hurry = true;
+        break;
     case NODE_ACTION_REPLAY:
         bench->replay_first = action->replay.first;
         bench->replay_last = action->replay.last;
@@ -136,6 +141,14 @@ void bench_persist(struct bench *bench)
         if (bench->replay_first)
             bench_step(bench, &(struct node_event){.type = NODE_EVENT_FORGET, .forget = {0, 0}});
     }
+}
+
+void bench_persist_until(struct bench *bench, uint64_t write)
+{
+    assert(write > bench->durable && write <= bench->write);
+    bench->durable = write;
+    step_once(bench,
+              &(struct node_event){.type = NODE_EVENT_PERSISTED, .persisted = {bench->durable}});
 }
 
 static void boot(struct bench *bench, const struct node_limits *limits)

@@ -28,6 +28,7 @@ struct bench {
     size_t entries_durable;
     uint64_t write;   /* the last one asked for */
     uint64_t durable; /* the last one reported */
+    bool hurry;       /* somebody waits for what was written; the test takes it back */
     bool auto_persist;
     uint64_t replay_first;
     uint64_t replay_last;
@@ -58,6 +59,8 @@ void bench_restart(struct bench *bench, const struct node_limits *limits);
 void bench_step(struct bench *bench, struct node_event *event);
 /* Reports all that was written as durable. */
 void bench_persist(struct bench *bench);
+/* Reports what was written up to `write` (that of some moment) as durable, and no more. */
+void bench_persist_until(struct bench *bench, uint64_t write);
 
 /* A request in a slot, from process `pid` (its start time is its pid times ten). Returns the reply,
  * NULL while there is none. */

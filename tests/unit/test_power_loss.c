@@ -60,6 +60,7 @@ struct machine {
     uint64_t replay_first;
     uint64_t replay_last;
     bool ready;
+    bool hurry;
     bool failed;
     uint64_t inode[LOCKS];
     struct call calls[SLOTS];
@@ -162,11 +163,16 @@ static void sink(void *context, const struct node_action *action)
     case NODE_ACTION_PERSIST_STATE:
         wal_append_state(machine->wal, action->persist_state.write, action->persist_state.term,
                          action->persist_state.vote);
+        machine->hurry = true;
         break;
     case NODE_ACTION_PERSIST_ENTRY:
         wal_append_entry(machine->wal, action->persist_entry.write, action->persist_entry.index,
                          action->persist_entry.term, action->persist_entry.entry_type,
                          action->persist_entry.data.data, action->persist_entry.data.len);
+        machine->hurry = machine->hurry || action->persist_entry.hurried;
+        break;
+    case NODE_ACTION_HURRY:
+        machine->hurry = true;
         break;
     case NODE_ACTION_REPLAY:
         machine->replay_first = action->replay.first;
@@ -234,9 +240,20 @@ static void on_entry(void *context, uint64_t index, uint64_t term)
                                        .recovered_entry = {index, term}});
 }
 
+/* As the daemon does. */
+static void end_turn(struct machine *machine)
+{
+    if (machine->hurry)
+        wal_flush(machine->wal);
+    else
+        wal_flush_later(machine->wal);
+    machine->hurry = false;
+}
+
 static void on_durable(void *context, uint64_t write)
 {
     step(context, &(struct node_event){.type = NODE_EVENT_PERSISTED, .persisted = {write}});
+    end_turn(context);
 }
 
 static void on_failed(void *context, int error, const char *file)
@@ -329,7 +346,7 @@ static bool boot(struct machine *machine)
         return false;
     }
     step(machine, &(struct node_event){.type = NODE_EVENT_START});
-    wal_flush(machine->wal);
+    end_turn(machine);
     while (!machine->ready && !machine->failed)
         uv_run(&machine->loop, UV_RUN_ONCE);
     if (machine->ready && machine->has_snapshots) {
@@ -439,7 +456,7 @@ static void work(struct machine *machine)
             machine->inode[lock] = 0;
         }
     }
-    wal_flush(machine->wal);
+    end_turn(machine);
 }
 
 /* Whether the new incarnation found the claim of a process, and ended it. */

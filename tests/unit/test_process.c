@@ -2,8 +2,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -381,21 +383,208 @@ static void test_boot_id(void)
     tap_ok(strcmp(shown, expected) == 0, "is the one that is read: %s", shown);
 }
 
+/* The cache */
+
+static bool is_same(const struct process *a, const struct process *b)
+{
+    return a->pid == b->pid && a->start == b->start && strcmp(a->comm, b->comm) == 0;
+}
+
+/* Twice from the cache, and from /proc: returns whether all of it is the same. */
+static bool agrees(struct process_cache *cache, uint32_t tid)
+{
+    struct process expected, first, second;
+    int error = process_identify(tid, &expected);
+
+    memset(&first, 0xff, sizeof first);
+    memset(&second, 0xff, sizeof second);
+    return process_cache_identify(cache, tid, &first) == error && is_same(&first, &expected) &&
+           process_cache_identify(cache, tid, &second) == error && is_same(&second, &expected);
+}
+
+static bool is_known(const struct process_cache *cache, uint32_t pid)
+{
+    return cache->known[pid % LIMIT_PROCESSES_KNOWN].pid == pid;
+}
+
+/* Changes its name by prctl, and then by exec, each when it is told to. */
+static void body_renames(int pipe)
+{
+    int signal_number;
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    child_tell(pipe, "", 1);
+    sigwait(&set, &signal_number);
+    prctl(PR_SET_NAME, "renamed");
+    child_tell(pipe, "", 1);
+    sigwait(&set, &signal_number);
+    fcntl(pipe, F_SETFD, 0);
+    if (dup2(pipe, STDOUT_FILENO) >= 0)
+        execlp("sh", "sh", "-c", "echo; kill -STOP $$", (char *)NULL);
+}
+
+static void test_cache_rename(struct process_cache *cache)
+{
+    char byte;
+    struct process process;
+    struct child child = child_start(body_renames);
+
+    child_hear(&child, &byte, 1);
+    tap_ok(agrees(cache, (uint32_t)child.pid), "a process is known again");
+    kill(child.pid, SIGUSR1);
+    child_hear(&child, &byte, 1);
+    process_cache_identify(cache, (uint32_t)child.pid, &process);
+    tap_ok(strcmp(process.comm, "renamed") == 0, "under its new name: %s", process.comm);
+    kill(child.pid, SIGUSR1);
+    child_hear(&child, &byte, 1);
+    process_cache_identify(cache, (uint32_t)child.pid, &process);
+    tap_ok(strcmp(process.comm, "sh") == 0, "also after exec: %s", process.comm);
+    tap_ok(agrees(cache, (uint32_t)child.pid) && is_known(cache, (uint32_t)child.pid),
+           "with the same start time");
+    child_stop(&child);
+    tap_ok(agrees(cache, (uint32_t)child.pid), "it is gone when it was reaped");
+}
+
+static void test_cache_odd_names(struct process_cache *cache)
+{
+    bool all = true;
+
+    for (size_t i = 0; i < sizeof odd_names / sizeof odd_names[0]; i++) {
+        char byte;
+        odd_name = odd_names[i];
+        struct child child = child_start(body_odd_name);
+        child_hear(&child, &byte, 1);
+        all = all && agrees(cache, (uint32_t)child.pid) && is_known(cache, (uint32_t)child.pid);
+        child_stop(&child);
+    }
+    tap_ok(all, "odd names are the same from the cache");
+}
+
+/* The first process of a new pid namespace makes a process, has it die, and makes another one with
+ * the same number: the kernel can be told which comes next. */
+static bool reuses_number(struct process_cache *cache)
+{
+    struct process first, second;
+
+    if (mount("proc", "/proc", "proc", 0, NULL) != 0)
+        return false;
+    for (int i = 0; i < 2; i++) {
+        FILE *file = fopen("/proc/sys/kernel/ns_last_pid", "we");
+        if (file == NULL || fputs("299", file) < 0 || fclose(file) != 0)
+            return false;
+        struct child child = child_start(body_wait);
+        struct process *process = i == 0 ? &first : &second;
+        bool ok = child.pid == 300 && agrees(cache, 300) && is_known(cache, 300);
+        process_cache_identify(cache, 300, process);
+        nanosleep(&(struct timespec){.tv_nsec = 30 * 1000 * 1000}, NULL); /* ticks of start times */
+        child_stop(&child);
+        if (!ok)
+            return false;
+    }
+    return first.pid == second.pid && first.start != second.start;
+}
+
+static void test_cache_reuse(void)
+{
+    int status = 0;
+    pid_t outer = fork();
+
+    if (outer == 0) {
+        static struct process_cache cache;
+        if (unshare(CLONE_NEWPID | CLONE_NEWNS) != 0 ||
+            mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+            _exit(2);
+        pid_t inner = fork();
+        if (inner == 0)
+            _exit(reuses_number(&cache) ? 0 : 1);
+        waitpid(inner, &status, 0);
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 3);
+    }
+    waitpid(outer, &status, 0);
+    tap_equal(status, 0, "another process with the number of a known one is another one");
+}
+
+static void *thread_agrees(void *cache)
+{
+    uint32_t tid = (uint32_t)syscall(SYS_gettid);
+
+    tap_ok(agrees(cache, tid) && !is_known(cache, tid), "another thread is looked up each time");
+    return NULL;
+}
+
+static int open_files(void)
+{
+    int count = 0;
+
+    for (int file = 0; file < 4096; file++)
+        count += fcntl(file, F_GETFD) != -1;
+    return count;
+}
+
+static void test_cache(void)
+{
+    static struct process_cache cache;
+    struct child children[2 * LIMIT_PROCESSES_KNOWN];
+    pthread_t thread;
+    bool all = true;
+    char byte;
+
+    int before = open_files();
+    tap_ok(agrees(&cache, 0), "nobody is nobody from the cache");
+    tap_ok(agrees(&cache, unused_tid()), "so is who is gone");
+    if (pthread_create(&thread, NULL, thread_agrees, &cache) != 0)
+        abort();
+    pthread_join(thread, NULL);
+    test_cache_rename(&cache);
+    test_cache_odd_names(&cache);
+
+    struct child zombie = child_start(body_ready);
+    child_hear(&zombie, &byte, 1);
+    tap_ok(agrees(&cache, (uint32_t)zombie.pid), "before it is a zombie,");
+    kill(zombie.pid, SIGKILL);
+    wait_zombie(zombie.pid);
+    tap_ok(agrees(&cache, (uint32_t)zombie.pid), "and after");
+    child_stop(&zombie);
+
+    for (size_t i = 0; i < sizeof children / sizeof children[0]; i++) {
+        children[i] = child_start(body_wait);
+        all = all && agrees(&cache, (uint32_t)children[i].pid);
+    }
+    for (size_t i = 0; i < sizeof children / sizeof children[0]; i++)
+        all = all && agrees(&cache, (uint32_t)children[i].pid);
+    tap_ok(all, "twice as many processes as it can know");
+    int files = 0;
+    for (size_t i = 0; i < LIMIT_PROCESSES_KNOWN; i++)
+        files += cache.known[i].pid && fcntl(cache.known[i].file, F_GETFD) == FD_CLOEXEC;
+    tap_equal(files, LIMIT_PROCESSES_KNOWN, "it is full, and its descriptors close on exec");
+    for (size_t i = 0; i < sizeof children / sizeof children[0]; i++)
+        child_stop(&children[i]);
+    process_cache_close(&cache);
+    tap_equal(open_files(), before, "no descriptor is left");
+    test_cache_reuse();
+}
+
 static void *thread_cost(void *unused)
 {
     struct timespec before;
     struct timespec after;
     struct process process;
+    static struct process_cache cache;
     const int count = 2000;
 
     (void)unused;
-    for (int i = 0; i < 2; i++) {
-        uint32_t tid = i == 0 ? (uint32_t)getpid() : (uint32_t)syscall(SYS_gettid);
+    static const char *const names[] = {"first thread", "other thread", "first thread, known"};
+    for (int i = 0; i < 3; i++) {
+        uint32_t tid = i == 1 ? (uint32_t)syscall(SYS_gettid) : (uint32_t)getpid();
         clock_gettime(CLOCK_MONOTONIC, &before);
         for (int n = 0; n < count; n++)
-            process_identify(tid, &process);
+            i == 2 ? process_cache_identify(&cache, tid, &process)
+                   : process_identify(tid, &process);
         clock_gettime(CLOCK_MONOTONIC, &after);
-        tap_note("%s thread: %.1f us", i == 0 ? "first" : "other",
+        tap_note("%s: %.1f us", names[i],
                  ((double)(after.tv_sec - before.tv_sec) * 1e6 +
                   (double)(after.tv_nsec - before.tv_nsec) / 1e3) /
                      count);
@@ -417,6 +606,7 @@ int main(void)
     test_signal();
     test_other_user();
     test_boot_id();
+    test_cache();
     if (pthread_create(&thread, NULL, thread_cost, NULL) == 0)
         pthread_join(thread, NULL);
     return tap_done();

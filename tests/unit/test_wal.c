@@ -82,6 +82,64 @@ static void test_group_commit(void)
     finish(&rig, "group commit");
 }
 
+/* What nobody waits for gets to the disk with what somebody waits for, or by itself, soon. */
+static void test_unhurried(void)
+{
+    struct rig rig;
+    start(&rig, SEGMENT_BYTES);
+    uint64_t writes = powerless_disk_count(rig.disk, POWERLESS_WRITE);
+    for (int i = 0; i < 3; i++) {
+        rig_next_entry(&rig, 50);
+        wal_flush_later(rig.wal);
+        rig.write++;
+        uv_run(&rig.loop, UV_RUN_NOWAIT);
+    }
+    tap_equal(rig.durable_count + powerless_disk_count(rig.disk, POWERLESS_WRITE) - writes, 0,
+              "three records without hurry are not written at once");
+    rig_next_entry(&rig, 50);
+    rig_flush(&rig);
+    rig_run(&rig);
+    tap_equal(rig.durable_count, 4, "a hurried one takes them along");
+    tap_equal(powerless_disk_count(rig.disk, POWERLESS_WRITE) - writes, 1, "in one write");
+    tap_ok(!uv_loop_alive(&rig.loop), "and then nothing is left to wake up for");
+
+    rig_next_entry(&rig, 50);
+    uint64_t before = uv_hrtime();
+    uv_update_time(&rig.loop);
+    wal_flush_later(rig.wal);
+    rig_run(&rig);
+    uint64_t took_ms = (uv_hrtime() - before) / 1000000;
+    tap_equal(rig.durable_count, 5, "one that is alone is durable all the same");
+    tap_ok(took_ms + 1 >= LIMIT_UNHURRIED_MS, "not before its time (%llu ms)",
+           (unsigned long long)took_ms);
+
+    /* Behind a batch in flight. */
+    writes = powerless_disk_count(rig.disk, POWERLESS_WRITE);
+    rig_next_entry(&rig, 50);
+    rig_flush(&rig);
+    rig_next_entry(&rig, 50);
+    wal_flush_later(rig.wal);
+    rig.write++;
+    while (rig.durable_count < 6)
+        uv_run(&rig.loop, UV_RUN_ONCE);
+    tap_equal(powerless_disk_count(rig.disk, POWERLESS_WRITE) - writes, 1,
+              "the end of a batch does not hurry what came meanwhile");
+    rig_next_entry(&rig, 50);
+    wal_settle(rig.wal);
+    tap_equal(rig.durable_count, 8, "all of it is durable when the log is settled");
+    tap_equal(powerless_disk_count(rig.disk, POWERLESS_WRITE) - writes, 2, "by one write more");
+    wal_flush_later(rig.wal);
+    wal_flush(rig.wal);
+    wal_settle(rig.wal);
+    tap_ok(!uv_loop_alive(&rig.loop), "an empty queue starts nothing");
+
+    rig_next_entry(&rig, 50);
+    wal_flush_later(rig.wal);
+    rig_reopen(&rig); /* closed while the timer runs */
+    tap_equal(rig.entries_count, 8, "what was not hurried is gone when the log is closed");
+    finish(&rig, "without hurry");
+}
+
 static void test_segments(void)
 {
     struct rig rig;
@@ -484,6 +542,7 @@ int main(void)
 
     test_append_and_recover();
     test_group_commit();
+    test_unhurried();
     test_segments();
     test_room();
     test_replacing();
