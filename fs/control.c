@@ -369,6 +369,10 @@ static size_t take(const struct node *node, struct reader *reader, enum control 
             memcpy(buffer + taken, reader->line + reader->line_used, len);
         reader->line_used += len;
         taken += len;
+        if (reader->pauses && reader->line_used == reader->line_len) {
+            reader->pauses = false;
+            break;
+        }
     }
     reader->offset += taken;
     return taken;
@@ -403,6 +407,7 @@ void control__read(struct node *node, const struct node_request *request, struct
     }
     if (afresh)
         *reader = (struct reader){.started = true, .line = reader->line};
+    reader->steps = LIMIT_LOCKS_STEPS;
     if (request->read.offset > reader->offset)
         take(node, reader, handle->control, &lock, own, NULL, request->read.offset);
     size_t len = take(node, reader, handle->control, &lock, own, node->data, size);

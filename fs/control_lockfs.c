@@ -39,33 +39,46 @@ static void add_place(const struct node *node, struct text *line, const struct c
     control__add_person(node, line, view);
 }
 
-static bool next_of_locks(const struct node *node, uint64_t *key, struct text *line)
+/* Goes on to the next line; `reader->key` says where it was. */
+static enum walk walk_locks(const struct node *node, struct reader *reader,
+                            struct claim_view *ret_view)
+{
+    for (;;) {
+        bool waiters = reader->key >= LOCKS_WAITERS;
+        uint32_t slot = (uint32_t)reader->key;
+        enum walk walk = waiters
+                             ? lock_table_walk_waiters(node->table, &slot, &reader->steps, ret_view)
+                             : lock_table_walk_claims(node->table, &slot, &reader->steps, ret_view);
+        reader->key = (waiters ? LOCKS_WAITERS : LOCKS_CLAIMS) | slot;
+        if (walk == WALK_END && !waiters) {
+            reader->key = LOCKS_WAITERS;
+            continue;
+        }
+        bool hidden = walk == WALK_FOUND && !(waiters ? control__visible_waiter(node, ret_view)
+                                                      : node__visible_claim(node, ret_view));
+        if (!hidden)
+            return walk;
+    }
+}
+
+static bool next_of_locks(const struct node *node, struct reader *reader, struct text *line)
 {
     struct claim_view view;
-    uint32_t slot = (uint32_t)*key;
-    if (!*key) {
-        *key = LOCKS_CLAIMS;
-        add_head(node, line);
-        return true;
-    }
-    if (*key < LOCKS_WAITERS) {
-        while (lock_table_walk_claims(node->table, &slot, &view)) {
-            if (!node__visible_claim(node, &view))
-                continue;
-            *key = LOCKS_CLAIMS | slot;
-            add_place(node, line, &view);
-            return true;
-        }
-        slot = 0;
-    }
-    while (lock_table_walk_waiters(node->table, &slot, &view)) {
-        *key = LOCKS_WAITERS | slot;
-        if (!control__visible_waiter(node, &view))
-            continue;
+    bool begins = !reader->key;
+    if (begins)
+        reader->key = LOCKS_CLAIMS;
+    switch (begins ? WALK_MORE : walk_locks(node, reader, &view)) {
+    case WALK_END:
+        return false;
+    case WALK_FOUND:
         add_place(node, line, &view);
-        return true;
+        break;
+    case WALK_MORE: /* the daemon has others to serve: what comes is of a later moment */
+        add_head(node, line);
+        reader->pauses = !begins;
+        break;
     }
-    return false;
+    return true;
 }
 
 /* events */
@@ -309,7 +322,7 @@ bool control__next_line(const struct node *node, enum control control, struct re
                         struct text *line)
 {
     if (control == CONTROL_LOCKS)
-        return next_of_locks(node, &reader->key, line);
+        return next_of_locks(node, reader, line);
     if (reader->key)
         return false;
     reader->key = 1;

@@ -44,6 +44,8 @@ enum {
     LIMIT_CONTROL_READERS = 1024,
     /* One line of a control file, or all of one that is not made line by line. */
     LIMIT_CONTROL_LINE_BYTES = 24 << 10,
+    /* Claims and waiters, or slots for them, that one read of `.lockfs/locks` looks at. */
+    LIMIT_LOCKS_STEPS = 1 << 14,
     /* What `.lockfs/events` keeps: the oldest lines go. */
     LIMIT_EVENTS_BYTES = 1 << 20,
     /* Entries of one READDIR answer. */

@@ -248,11 +248,18 @@ bool lock_table_next_delay(const struct lock_table *table, uint64_t after,
  * the end. */
 uint64_t lock_table_walk(const struct lock_table *table, uint32_t *cursor);
 /* The same for all claims, and all waiters. What is there from the first call to the last is met
- * once. */
-bool lock_table_walk_claims(const struct lock_table *table, uint32_t *cursor,
-                            struct claim_view *ret_view);
-bool lock_table_walk_waiters(const struct lock_table *table, uint32_t *cursor,
-                             struct claim_view *ret_view);
+ * once. Looks at `*steps` slots at most, and counts them down: where these are used up, there may
+ * be more. */
+enum walk {
+    WALK_END = 0,
+    WALK_FOUND,
+    WALK_MORE,
+};
+
+enum walk lock_table_walk_claims(const struct lock_table *table, uint32_t *cursor, uint32_t *steps,
+                                 struct claim_view *ret_view);
+enum walk lock_table_walk_waiters(const struct lock_table *table, uint32_t *cursor, uint32_t *steps,
+                                  struct claim_view *ret_view);
 
 /* Whether the resource of file `name` has no place for somebody who holds nothing there. */
 bool lock_table_is_taken(const struct lock_table *table, uint64_t lock, struct span name,

@@ -280,29 +280,32 @@ uint64_t lock_table_walk(const struct lock_table *table, uint32_t *cursor)
 }
 
 /* A slot that was given back has no kind. */
-static bool walk(const struct lock_table *table, const struct slab *slab, uint32_t *cursor,
-                 struct claim_view *ret_view)
+static enum walk walk(const struct lock_table *table, const struct slab *slab, uint32_t *cursor,
+                      uint32_t *steps, struct claim_view *ret_view)
 {
-    while (*cursor < slab->touched) {
+    for (; *cursor < slab->touched; --*steps) {
+        if (!*steps)
+            return WALK_MORE;
         const struct claim *claim = slab_at(slab, ++*cursor);
         if (claim->kind) {
             view_claim(table, claim, slab == &table->waiters, ret_view);
-            return true;
+            --*steps;
+            return WALK_FOUND;
         }
     }
-    return false;
+    return WALK_END;
 }
 
-bool lock_table_walk_claims(const struct lock_table *table, uint32_t *cursor,
-                            struct claim_view *ret_view)
+enum walk lock_table_walk_claims(const struct lock_table *table, uint32_t *cursor, uint32_t *steps,
+                                 struct claim_view *ret_view)
 {
-    return walk(table, &table->claims, cursor, ret_view);
+    return walk(table, &table->claims, cursor, steps, ret_view);
 }
 
-bool lock_table_walk_waiters(const struct lock_table *table, uint32_t *cursor,
-                             struct claim_view *ret_view)
+enum walk lock_table_walk_waiters(const struct lock_table *table, uint32_t *cursor, uint32_t *steps,
+                                  struct claim_view *ret_view)
 {
-    return walk(table, &table->waiters, cursor, ret_view);
+    return walk(table, &table->waiters, cursor, steps, ret_view);
 }
 
 bool lock_table_get_obstacle(const struct lock_table *table, uint64_t lock, struct span name,

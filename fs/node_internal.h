@@ -72,7 +72,9 @@ struct reader {
     size_t line_used;
     bool started;
     bool ended;
-    char *line; /* LIMIT_CONTROL_LINE_BYTES */
+    bool pauses;    /* the rest comes with the next read */
+    uint32_t steps; /* through `locks`, that this read may still take */
+    char *line;     /* LIMIT_CONTROL_LINE_BYTES */
 };
 
 /* Why requests for a claim were refused. */
