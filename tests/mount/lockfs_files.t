@@ -72,6 +72,11 @@ def force(path):
     os.close(fd)
 
 
+def wrong_idiom(agent, path):
+    """A claim that is closed at once; on a slow machine it may take too long to be noticed."""
+    agent.close(agent.acquire(path))
+
+
 def story(node):
     """One lock with a hostile name, and all that can happen to it."""
     name = b'a "b"\\\n\t\xff\xc3\xa4\x01/in'
@@ -145,8 +150,8 @@ def story(node):
          "the end of a process")
 
     os.mkdir(node.path("short"))
-    t.shell("set -C; : >%s; :" % node.path("short", "x"))
-    t.ok(t.wait_until(lambda: some(node, event="short_claim", lock="/short", file="x")),
+    t.ok(t.wait_until(lambda: wrong_idiom(a, node.path("short", "x")) or
+                      some(node, event="short_claim", lock="/short", file="x", pid=a.pid)),
          "the wrong idiom")
 
     a.open(path + b"/kept", t.CLAIM)
@@ -356,7 +361,6 @@ def metrics(node):
     fd2 = b.plain(node.path("m", "z"))
     b.close(fd)
     b.close(fd2)
-    t.shell("set -C; : >%s; :" % node.path("m", "w"))
     t.wait_until(lambda: t.cat(node.path("m", "holders")) == "")
     after, again = parse_metrics(t.cat(path))
     t.same(again, types, "the same families")
@@ -368,7 +372,7 @@ def metrics(node):
 
     t.same((grown("grants_total", 'kind="create"'), grown("grants_total", 'kind="flock"'),
             grown("releases_total"), grown("waits_total"), grown("waits_granted_total"),
-            grown("waits_interrupted_total")), (2, 1, 3, 1, 1, 0), "grants, releases, waits")
+            grown("waits_interrupted_total")), (1, 1, 2, 1, 1, 0), "grants, releases, waits")
     t.same((grown("refusals_total", 'reason="EEXIST"'),
             grown("refusals_total", 'reason="EWOULDBLOCK"'),
             grown("refusals_total", 'reason="other"')), (3, 1, 1), "refusals by their reason")
@@ -385,7 +389,10 @@ def metrics(node):
     t.ok(after["lockfs_log_disk_bytes", None] >= after["lockfs_log_bytes_total", None], "the disk")
     t.same(sum(name == "lockfs_limit" for name, _ in after),
            sum(name == "lockfs_used" for name, _ in after), "each use has its limit")
-    t.same(grown("short_claims_total"), 1, "the wrong idiom")
+    key = "lockfs_short_claims_total", None
+    t.ok(t.wait_until(lambda: wrong_idiom(a, node.path("m", "w")) or
+                      parse_metrics(t.cat(path))[0][key] > after[key]), "the wrong idiom")
+    t.wait_until(lambda: t.cat(node.path("m", "holders")) == "")
     a.kill()
     b.kill()
     os.rmdir(node.path("m"))
