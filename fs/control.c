@@ -187,21 +187,23 @@ static bool next_visible_claim(const struct node *node, uint64_t lock, uint64_t 
     return false;
 }
 
-/* A waiter whose caller is still there. */
+bool control__visible_waiter(const struct node *node, const struct claim_view *view)
+{
+    return view->node != node->config.id || node__request_slot(node, view->seq) != NODE_NO_SLOT;
+}
+
 static bool next_visible_waiter(const struct node *node, uint64_t lock, uint64_t after,
                                 struct claim_view *ret_view)
 {
     while (lock_table_next_waiter(node->table, lock, after, ret_view)) {
-        if (ret_view->node != node->config.id ||
-            node__request_slot(node, ret_view->seq) != NODE_NO_SLOT)
+        if (control__visible_waiter(node, ret_view))
             return true;
         after = ret_view->position;
     }
     return false;
 }
 
-static void add_person_line(const struct node *node, struct text *line,
-                            const struct claim_view *view)
+void control__add_person(const struct node *node, struct text *line, const struct claim_view *view)
 {
     int64_t held_ms = node->wall_ms - view->stamp_ms;
     if (view->token)
@@ -226,46 +228,6 @@ static void add_person_line(const struct node *node, struct text *line,
     else
         text_string(line, "-");
     text_string(line, "\n");
-}
-
-static void add_pair(struct text *text, const char *key, uint64_t number)
-{
-    text_string(text, key);
-    text_string(text, " ");
-    text_number(text, number);
-    text_string(text, "\n");
-}
-
-static void add_status(const struct node *node, struct text *text)
-{
-    struct lock_table_counts counts;
-    lock_table_get_counts(node->table, &counts);
-    static const char *const roles[] = {"follower", "candidate", "leader", "failed"};
-    text_string(text, "version ");
-    text_string(text, node->config.version);
-    text_string(text, "\nrole ");
-    text_string(text, roles[raft_get_role(node->raft)]);
-    text_string(text, node->failed     ? "\nstate failed\n"
-                      : node->draining ? "\nstate draining\n"
-                      : node->stalled  ? "\nstate stalled\n"
-                      : node->full     ? "\nstate full\n"
-                                       : "\nstate serving\n");
-    add_pair(text, "node", node->config.id);
-    add_pair(text, "term", raft_get_term(node->raft));
-    add_pair(text, "last_index", raft_get_last_index(node->raft));
-    add_pair(text, "commit_index", raft_get_commit(node->raft));
-    add_pair(text, "applied_index", node->applied);
-    add_pair(text, "token", counts.token);
-    add_pair(text, "locks", counts.locks - 1);
-    add_pair(text, "claims", counts.claims);
-    add_pair(text, "waiters", counts.waiters);
-    add_pair(text, "claims_of_this_node", node->claims_held);
-    add_pair(text, "open_handles", node->handles_open);
-    add_pair(text, "contents_bytes", counts.contents_bytes);
-    add_pair(text, "ttl_ms", node->config.ttl_ms);
-    add_pair(text, "op_timeout_ms", node->config.op_timeout_ms);
-    add_pair(text, "log_room_bytes", node->log_room);
-    add_pair(text, "log_reserve_bytes", node_log_reserve(node));
 }
 
 /* `token` for a bystander: a number where one claim is all there can be, else a line per claim. */
@@ -298,12 +260,7 @@ static bool add_bystander_token(const struct node *node, const struct lock_view 
 
 static void add_seconds(struct text *line, uint64_t ms)
 {
-    text_number(line, ms / 1000);
-    if (ms % 1000) {
-        char digits[5] = {'.', (char)('0' + ms % 1000 / 100), (char)('0' + ms % 100 / 10),
-                          (char)('0' + ms % 10), 0};
-        text_string(line, digits);
-    }
+    text_seconds(line, ms);
     text_string(line, "\n");
 }
 
@@ -341,7 +298,7 @@ static bool next_line(const struct node *node, enum control control, const struc
     case CONTROL_HOLDERS:
         if (!(*key & DELAY_KEY) && next_visible_claim(node, lock->id, *key, &view)) {
             *key = view.token;
-            add_person_line(node, line, &view);
+            control__add_person(node, line, &view);
             return true;
         }
         return add_delay_line(node, lock, key, line);
@@ -349,7 +306,7 @@ static bool next_line(const struct node *node, enum control control, const struc
         if (!next_visible_waiter(node, lock->id, *key, &view))
             return false;
         *key = view.position;
-        add_person_line(node, line, &view);
+        control__add_person(node, line, &view);
         return true;
     case CONTROL_TOKEN:
         if (!own)
@@ -387,9 +344,6 @@ static bool next_line(const struct node *node, enum control control, const struc
     case CONTROL_DELAY:
         add_seconds(line, lock->delay_ms);
         break;
-    case CONTROL_STATUS:
-        add_status(node, line);
-        break;
     default:
         return false;
     }
@@ -400,8 +354,11 @@ static bool next_line(const struct node *node, enum control control, const struc
 static bool refill(const struct node *node, struct reader *reader, enum control control,
                    const struct lock_view *lock, uint64_t own)
 {
-    struct text line = {.data = reader->line, .size = sizeof reader->line};
-    if (reader->ended || !next_line(node, control, lock, own, &reader->key, &line)) {
+    struct text line = {.data = reader->line, .size = LIMIT_CONTROL_LINE_BYTES};
+    bool more = !reader->ended && (control > CONTROL_LOCKFS
+                                       ? control__next_line(node, control, reader, &line)
+                                       : next_line(node, control, lock, own, &reader->key, &line));
+    if (!more) {
         reader->ended = true;
         return false;
     }
@@ -425,6 +382,10 @@ static size_t take(const struct node *node, struct reader *reader, enum control 
             memcpy(buffer + taken, reader->line + reader->line_used, len);
         reader->line_used += len;
         taken += len;
+        if (reader->pauses && reader->line_used == reader->line_len) {
+            reader->pauses = false;
+            break;
+        }
     }
     reader->offset += taken;
     return taken;
@@ -439,6 +400,14 @@ void control__read(struct node *node, const struct node_request *request, struct
         node__reply_error(node, request->slot, -ESTALE);
         return;
     }
+    uint32_t size = request->read.size < NODE_DATA_BYTES ? request->read.size : NODE_DATA_BYTES;
+    if (handle->control == CONTROL_EVENTS) {
+        size_t got = control__read_events(node, reader, request->read.offset, node->data, size);
+        node__reply(node, &(struct node_reply){.slot = request->slot,
+                                               .type = NODE_REPLY_DATA,
+                                               .data = {node->data, got}});
+        return;
+    }
     bool afresh =
         !reader->started || !request->read.offset || request->read.offset != reader->offset;
     uint64_t own = 0;
@@ -450,10 +419,10 @@ void control__read(struct node *node, const struct node_request *request, struct
         }
     }
     if (afresh)
-        *reader = (struct reader){.started = true};
+        *reader = (struct reader){.started = true, .line = reader->line};
+    reader->steps = LIMIT_LOCKS_STEPS;
     if (request->read.offset > reader->offset)
         take(node, reader, handle->control, &lock, own, NULL, request->read.offset);
-    uint32_t size = request->read.size < NODE_DATA_BYTES ? request->read.size : NODE_DATA_BYTES;
     size_t len = take(node, reader, handle->control, &lock, own, node->data, size);
     if (!len && !request->read.offset && handle->control == CONTROL_TOKEN) {
         node__reply_error(node, request->slot, -ENODATA);

@@ -42,6 +42,7 @@ int fuse_edge__send(struct fuse_edge *edge, const struct fuse_slot *slot,
         assert(slot->op == NODE_OP_OPEN || slot->op == NODE_OP_OPENDIR);
         assert(fuse_edge__is_handle(edge, reply->handle));
         file.direct_io = slot->op == NODE_OP_OPEN;
+        file.nonseekable = reply->no_seek;
         return fuse_reply_open(slot->request, &file);
     case NODE_REPLY_CREATED:
         assert(slot->op == NODE_OP_CREATE);

@@ -45,6 +45,12 @@ enum {
     LIMIT_PROCESSES_KNOWN = 128,
     /* Open control files on one node: ENOLCK. */
     LIMIT_CONTROL_READERS = 1024,
+    /* One line of a control file, or all of one that is not made line by line. */
+    LIMIT_CONTROL_LINE_BYTES = 24 << 10,
+    /* Claims and waiters, or slots for them, that one read of `.lockfs/locks` looks at. */
+    LIMIT_LOCKS_STEPS = 1 << 14,
+    /* What `.lockfs/events` keeps: the oldest lines go. */
+    LIMIT_EVENTS_BYTES = 1 << 20,
     /* Entries of one READDIR answer. */
     LIMIT_DIRENTS = 64,
 
@@ -77,6 +83,9 @@ static_assert(LIMIT_HANDLES < LIMIT_MAX_BACKGROUND,
               "every open handle's RELEASE is in flight at once");
 static_assert(LIMIT_COMMAND_BYTES >= LIMIT_CONTENT_BYTES + LIMIT_NAME_BYTES + 256,
               "a write of a whole content is one command");
+static_assert(LIMIT_CONTROL_LINE_BYTES >= 5 * (LIMIT_DEPTH + 1) * (LIMIT_NAME_BYTES + 1) + 1024,
+              "a line has room for a path and a name of bytes that are all escaped");
+static_assert(LIMIT_EVENTS_BYTES >= 4 * LIMIT_CONTROL_LINE_BYTES, "the ring holds some lines");
 static_assert(LIMIT_SEGMENT_BYTES >= 64 * LIMIT_COMMAND_BYTES, "a batch fits into a segment");
 static_assert(LIMIT_GIVE_BACK_BYTES >=
                   LIMIT_GIVE_BACK_COMMANDS * (LIMIT_RECORD_OVERHEAD_BYTES + 112) + LIMIT_NAME_BYTES,

@@ -125,6 +125,8 @@ struct effect {
     bool again;                /* GRANTED: it was held already, and nothing was granted */
     bool converted;            /* GRANTED, of fcntl: it replaces one of the other mode */
     uint64_t lock;
+    struct span name; /* of the file */
+    uint32_t uid;
     enum claim_kind kind;
     enum claim_mode claim_mode;
     struct process process;
@@ -182,7 +184,8 @@ struct file_view {
 };
 
 struct claim_view {
-    uint64_t token;    /* 0 for a waiter */
+    uint64_t token; /* 0 for a waiter */
+    uint64_t lock;
     uint64_t position; /* increases in the order of claims and waits */
     uint64_t node;
     uint64_t handle;
@@ -249,6 +252,19 @@ bool lock_table_next_delay(const struct lock_table *table, uint64_t after,
 /* All locks of the table: the id of one after another, in no order; `cursor` is 0 at first. 0 at
  * the end. */
 uint64_t lock_table_walk(const struct lock_table *table, uint32_t *cursor);
+/* The same for all claims, and all waiters. What is there from the first call to the last is met
+ * once. Looks at `*steps` slots at most, and counts them down: where these are used up, there may
+ * be more. */
+enum walk {
+    WALK_END = 0,
+    WALK_FOUND,
+    WALK_MORE,
+};
+
+enum walk lock_table_walk_claims(const struct lock_table *table, uint32_t *cursor, uint32_t *steps,
+                                 struct claim_view *ret_view);
+enum walk lock_table_walk_waiters(const struct lock_table *table, uint32_t *cursor, uint32_t *steps,
+                                  struct claim_view *ret_view);
 
 /* Whether the resource of file `name` has no place for somebody who holds nothing there. */
 bool lock_table_is_taken(const struct lock_table *table, uint64_t lock, struct span name,
@@ -280,7 +296,9 @@ struct lock_table_counts {
     uint32_t locks; /* the root included */
     uint32_t claims;
     uint32_t waiters;
+    uint32_t delays;
     uint64_t token; /* the highest ever granted */
+    uint64_t names_bytes;
     uint64_t contents_bytes;
 };
 

@@ -13,9 +13,12 @@ static const size_t in_unsettled = offsetof(struct file, in_unsettled);
 
 /* Claims and waiters come and go */
 
+/* `name` has LIMIT_NAME_BYTES, and lives as long as the effect. */
 static struct effect effect_of(const struct lock_table *table, enum effect_type type,
-                               enum effect_cause cause, const struct claim *claim)
+                               enum effect_cause cause, const struct claim *claim, char *name)
 {
+    const struct file *file = file_at(table, claim->file);
+    chunks_read(&table->chunks, file->name, 0, name, file->name_len);
     struct effect effect = {
         .type = type,
         .cause = cause,
@@ -26,7 +29,9 @@ static struct effect effect_of(const struct lock_table *table, enum effect_type 
         .owner = claim->owner,
         .ttl_ms = claim->ttl_ms,
         .release = claim->release,
-        .lock = lock_at(table, file_at(table, claim->file)->lock)->id,
+        .lock = lock_at(table, file->lock)->id,
+        .name = {name, file->name_len},
+        .uid = claim->uid,
         .kind = claim->kind,
         .claim_mode = claim->mode,
         .process = {.pid = claim->pid, .start = claim->process_start},
@@ -39,7 +44,8 @@ static struct effect effect_of(const struct lock_table *table, enum effect_type 
 static void emit(struct applying *applying, enum effect_type type, enum effect_cause cause,
                  const struct claim *claim, bool same_boot)
 {
-    struct effect effect = effect_of(applying->table, type, cause, claim);
+    char name[LIMIT_NAME_BYTES];
+    struct effect effect = effect_of(applying->table, type, cause, claim, name);
     effect.same_boot = same_boot;
     applying->sink(applying->context, &effect);
 }
@@ -56,7 +62,8 @@ static void confirm(struct claim *held)
 static void emit_again(struct applying *applying, const struct claim *waiter,
                        const struct claim *held)
 {
-    struct effect effect = effect_of(applying->table, EFFECT_GRANTED, CAUSE_NONE, held);
+    char name[LIMIT_NAME_BYTES];
+    struct effect effect = effect_of(applying->table, EFFECT_GRANTED, CAUSE_NONE, held, name);
     effect.seq = waiter->seq;
     effect.handle = waiter->handle;
     effect.again = true;
@@ -170,6 +177,7 @@ static void end_claim(struct applying *applying, uint32_t slot, enum effect_caus
     if (claim->kind == CLAIM_FCNTL)
         index_remove(&table->claims_by_owner, lock_table__owner_hash(claim->session, claim->owner),
                      slot);
+    claim->kind = 0;
     slab_give(&table->claims, slot);
     lock_table__count_owner(queue, before, lock_table__standing(table, &gone, queue));
 }
@@ -194,6 +202,7 @@ static void remove_waiter(struct applying *applying, uint32_t slot)
     if (waiter->kind == CLAIM_FCNTL)
         index_remove(&table->waiters_by_owner,
                      lock_table__owner_hash(waiter->session, waiter->owner), slot);
+    waiter->kind = 0;
     slab_give(&table->waiters, slot);
 }
 

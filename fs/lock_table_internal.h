@@ -111,7 +111,7 @@ struct claim {
     uint32_t uid;
     uint32_t ttl_ms;
     uint16_t session;
-    uint8_t kind;
+    uint8_t kind; /* 0: no claim is in this slot, see lock_table_walk_claims() */
     uint8_t mode;
     uint8_t release; /* of a claim by creating */
     uint8_t before;  /* of fcntl: the mode of the claim that it replaced, 0: none */

@@ -77,6 +77,7 @@ static void view_claim(const struct lock_table *table, const struct claim *claim
     ret_view->stamp_ms = claim->stamp_ms;
     view_process(claim, &ret_view->process);
     const struct file *file = file_at(table, claim->file);
+    ret_view->lock = lock_at(table, file->lock)->id;
     view_name(table, file->name, file->name_len, ret_view->name, &ret_view->name_len);
 }
 
@@ -302,6 +303,35 @@ uint64_t lock_table_walk(const struct lock_table *table, uint32_t *cursor)
     return 0;
 }
 
+/* A slot that was given back has no kind. */
+static enum walk walk(const struct lock_table *table, const struct slab *slab, uint32_t *cursor,
+                      uint32_t *steps, struct claim_view *ret_view)
+{
+    for (; *cursor < slab->touched; --*steps) {
+        if (!*steps)
+            return WALK_MORE;
+        const struct claim *claim = slab_at(slab, ++*cursor);
+        if (claim->kind) {
+            view_claim(table, claim, slab == &table->waiters, ret_view);
+            --*steps;
+            return WALK_FOUND;
+        }
+    }
+    return WALK_END;
+}
+
+enum walk lock_table_walk_claims(const struct lock_table *table, uint32_t *cursor, uint32_t *steps,
+                                 struct claim_view *ret_view)
+{
+    return walk(table, &table->claims, cursor, steps, ret_view);
+}
+
+enum walk lock_table_walk_waiters(const struct lock_table *table, uint32_t *cursor, uint32_t *steps,
+                                  struct claim_view *ret_view)
+{
+    return walk(table, &table->waiters, cursor, steps, ret_view);
+}
+
 bool lock_table_get_obstacle(const struct lock_table *table, uint64_t lock, struct span name,
                              uint64_t after_token, uint64_t node, uint64_t handle, uint64_t owner,
                              enum claim_mode mode, struct claim_view *ret_view)
@@ -387,7 +417,9 @@ void lock_table_get_counts(const struct lock_table *table, struct lock_table_cou
         .locks = table->locks.used,
         .claims = table->claims.used,
         .waiters = table->waiters.used,
+        .delays = table->delays.used,
         .token = table->token,
+        .names_bytes = table->names_bytes,
         .contents_bytes = table->contents_bytes,
     };
 }

@@ -49,6 +49,7 @@ struct daemon {
     struct wal *wal;
     struct snapshot_info snapshot; /* that the node was restored from */
     struct snapshot_writer *snapshots;
+    struct node_edge_counts counts;
     struct fuse_edge *fuse;
     struct watches *watches;
     uint64_t replay_first; /* 0: none wanted */
@@ -93,7 +94,7 @@ static void set_timer(struct daemon *daemon, uint64_t at_ms)
     assert(!error);
 }
 
-static void tell(const struct node_notice *notice)
+static void tell(struct daemon *daemon, const struct node_notice *notice)
 {
     static struct report_limit limits[NODE_NOTICE_NOT_YET + 1];
     struct report_limit *limit = &limits[notice->type];
@@ -141,12 +142,14 @@ static void tell(const struct node_notice *notice)
                        holder->comm);
         break;
     case NODE_NOTICE_SHORT_CLAIM:
-        if (process_alive(process->pid, process->start) && !process_exits(process->pid))
+        if (process_alive(process->pid, process->start) && !process_exits(process->pid)) {
+            node_short_claim(daemon->node, notice);
             report_limited(limit, REPORT_WARNING,
                            "%.*s: process %" PRIu32 " (%s) made this claim and closed it at once, "
                            "which released it: keep the descriptor, or use a lock whose .release "
                            "is exit",
                            path_len, path, process->pid, process->comm);
+        }
         break;
     case NODE_NOTICE_NOT_YET:
         report_limited(limit, REPORT_WARNING,
@@ -201,7 +204,7 @@ static void carry_out(void *context, const struct node_action *action)
                          action->watch.pid);
         break;
     case NODE_ACTION_NOTICE:
-        tell(&action->notice);
+        tell(daemon, &action->notice);
         break;
     case NODE_ACTION_DRAINED:
         stop(daemon, EXIT_STOPPED);
@@ -280,6 +283,9 @@ static void on_recovered_entry(void *context, uint64_t index, uint64_t term)
 
 static void on_durable(void *context, uint64_t write)
 {
+    struct daemon *daemon = context;
+    daemon->counts.log_syncs++;
+    daemon->counts.log_disk_bytes = wal_disk_bytes(daemon->wal);
     struct node_event event = {.type = NODE_EVENT_PERSISTED, .persisted = {write}};
     step(context, &event);
     end_turn(context);
@@ -312,12 +318,13 @@ static void drop_log(struct daemon *daemon, uint64_t index)
 
 static void on_snapshot(void *context, uint64_t index)
 {
+    ((struct daemon *)context)->counts.snapshots++;
     drop_log(context, index);
 }
 
 static void on_snapshot_failed(void *context, const char *why)
 {
-    (void)context;
+    ((struct daemon *)context)->counts.snapshots_failed++;
     report_warning("the log could not be cut off, and goes on growing until it can: %s", why);
 }
 
@@ -479,7 +486,9 @@ static int make_node(struct daemon *daemon)
         .ttl_ms = daemon->config->ttl_ms,
         .ttl_min_ms = CONFIG_TTL_MS_MIN,
         .op_timeout_ms = daemon->config->op_timeout_ms,
+        .uid = geteuid(),
         .version = LOCKFS_VERSION,
+        .edge_counts = &daemon->counts,
     };
     while (!config.incarnation)
         if (getrandom(&config.incarnation, sizeof config.incarnation, 0) < 0)

@@ -8,7 +8,8 @@ static const char *const control_names[CONTROL_COUNT] = {
     [CONTROL_TOKEN] = "token",      [CONTROL_LAST] = "last",    [CONTROL_HOLDERS] = "holders",
     [CONTROL_WAITERS] = "waiters",  [CONTROL_LIMIT] = ".limit", [CONTROL_TTL] = ".ttl",
     [CONTROL_RELEASE] = ".release", [CONTROL_DELAY] = ".delay", [CONTROL_LOCKFS] = ".lockfs",
-    [CONTROL_STATUS] = "status",
+    [CONTROL_STATUS] = "status",    [CONTROL_LOCKS] = "locks",  [CONTROL_EVENTS] = "events",
+    [CONTROL_METRICS] = "metrics",
 };
 
 /* The directory for old programs (DESIGN A3) is not there yet; nobody may take its name. */

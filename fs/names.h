@@ -18,6 +18,9 @@ enum control {
     /* At the root: the directory .lockfs, and what is in it. */
     CONTROL_LOCKFS,
     CONTROL_STATUS,
+    CONTROL_LOCKS,
+    CONTROL_EVENTS,
+    CONTROL_METRICS,
     CONTROL_COUNT,
 };
 

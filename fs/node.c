@@ -41,6 +41,9 @@ static struct parts lay_out(struct node *node, struct arena *arena,
     slab_layout(&node->handles, arena, sizeof(struct handle),
                 limits->handles + limits->pending_entries);
     slab_layout(&node->readers, arena, sizeof(struct reader), LIMIT_CONTROL_READERS);
+    node->reader_lines =
+        arena_take(arena, (size_t)LIMIT_CONTROL_READERS * LIMIT_CONTROL_LINE_BYTES);
+    events_layout(&node->events, arena);
     slab_layout(&node->requests, arena, sizeof(struct request), limits->requests);
     slab_layout(&node->fcntl_records, arena, sizeof(struct fcntl_record), limits->handles);
     /* Of an opener, and a locker, of each. */
@@ -97,12 +100,28 @@ struct node *node_init(void *memory, const struct node_limits *limits,
     return node;
 }
 
+static bool acquires(const struct node_request *request)
+{
+    switch (request->op) {
+    case NODE_OP_CREATE:
+        return request->open.exclusive;
+    case NODE_OP_FLOCK:
+        return request->flock.how != NODE_FLOCK_UNLOCK;
+    case NODE_OP_SETLK:
+        return request->fcntl.how != NODE_FLOCK_UNLOCK;
+    default:
+        return false;
+    }
+}
+
 static void handle_request(struct node *node, const struct node_request *request)
 {
     if (!node->ready) {
         node__reply_error(node, request->slot, -EAGAIN);
         return;
     }
+    if (request->slot != NODE_NO_SLOT)
+        node__request_at(node, request->slot)->acquires = acquires(request);
     switch (request->op) {
     case NODE_OP_LOOKUP:
         node__lookup(node, request);
@@ -220,6 +239,7 @@ void node_step(struct node *node, const struct node_event *event, node_sink *sin
         break;
     case NODE_EVENT_START:
         raft_event = (struct raft_event){.type = RAFT_EVENT_START};
+        node->started_ms = node->events.last_ms = node->wall_ms;
         node__raft(node, &raft_event);
         break;
     case NODE_EVENT_REPLAYED:

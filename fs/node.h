@@ -44,6 +44,14 @@ struct node_limits {
 
 extern const struct node_limits node_limits_default;
 
+/* What the edges count, for `.lockfs/metrics`. */
+struct node_edge_counts {
+    uint64_t log_syncs; /* batches of the log that became durable, each by one fdatasync */
+    uint64_t log_disk_bytes;
+    uint64_t snapshots;
+    uint64_t snapshots_failed;
+};
+
 struct node_config {
     uint64_t id;          /* of this node, not 0 */
     uint64_t incarnation; /* a number that no start of this node had before: random, not 0 */
@@ -51,7 +59,10 @@ struct node_config {
     uint32_t ttl_ms;
     uint32_t ttl_min_ms; /* that a lock may have */
     uint32_t op_timeout_ms;
+    uint32_t uid; /* who runs the daemon: .lockfs is theirs */
     char version[32];
+    /* The caller's, who keeps it up to date. NULL: nothing is counted. */
+    const struct node_edge_counts *edge_counts;
 };
 
 /* What a caller may ask. Each names the fields of struct node_request that it uses, beside slot,
@@ -284,6 +295,7 @@ struct node_reply {
     uint64_t number;
     uint32_t pid;            /* 0: of another node */
     bool no_flush;           /* nobody needs FLUSH on this handle */
+    bool no_seek;            /* it is read from its start to its end */
     uint32_t entry_valid_ms; /* for which the kernel may trust the name */
     uint32_t attr_valid_ms;  /* for which the kernel may trust the attributes */
     struct node_attr attr;
@@ -301,7 +313,8 @@ enum node_notice_type {
     NODE_NOTICE_STALLED,         /* no commit within the operation timeout */
     NODE_NOTICE_LOG_FULL,        /* no room on the disk: new work is refused */
     NODE_NOTICE_FORCED,          /* `process` revoked the claim of `holder` */
-    NODE_NOTICE_SHORT_CLAIM,     /* `process` closed a claim at once: wrong, if it still runs */
+    NODE_NOTICE_SHORT_CLAIM,     /* `process` closed a claim at once: wrong, if it still runs,
+                                    and then the caller says node_short_claim() */
     NODE_NOTICE_NOT_YET,         /* `process` asked for fcntl locks, which are not there yet */
 };
 
@@ -309,6 +322,7 @@ struct node_notice {
     enum node_notice_type type;
     uint64_t token;
     struct process process;
+    uint32_t uid; /* SHORT_CLAIM: of `process` */
     struct process holder;
     struct span path; /* below the mount point, without a leading slash */
 };
@@ -378,6 +392,10 @@ struct node *node_init(void *memory, const struct node_limits *limits,
 
 /* The one entry point. Actions are emitted to `sink`, in the order in which they must happen. */
 void node_step(struct node *node, const struct node_event *event, node_sink *sink, void *context);
+
+/* Whoever closed the claim of this SHORT_CLAIM notice goes on running: it is counted, and told in
+ * `.lockfs/events`. May be called while the notice is emitted. */
+void node_short_claim(struct node *node, const struct node_notice *notice);
 
 /* Whether it hangs on the caller's groups if it may do what it asks for. */
 bool node_wants_groups(const struct node *node, const struct node_request *request);

@@ -39,6 +39,9 @@ struct handle *node__handle_open(struct node *node, enum handle_type type, uint3
     handle->type = type;
     handle->inode = inode;
     handle->reader = reader;
+    if (reader)
+        ((struct reader *)slab_at(&node->readers, reader))->line =
+            node->reader_lines + (size_t)(reader - 1) * LIMIT_CONTROL_LINE_BYTES;
     handle->opener = *opener;
     node->handles_open++;
     tree_pin(&node->tree, inode);
@@ -385,6 +388,11 @@ static void notice_short_claim(struct node *node, const struct handle *handle)
     struct node_action notice = {
         .type = NODE_ACTION_NOTICE,
         .notice = {.type = NODE_NOTICE_SHORT_CLAIM, .process = handle->opener}};
+    struct claim_view claim;
+    if (lock_table_get_claim(node->table, inode->lock, handle->create_token, &claim)) {
+        notice.notice.token = claim.token;
+        notice.notice.uid = claim.uid;
+    }
     notice.notice.path = node__path(node, inode->lock, tree_name(&node->tree, inode, buffer));
     node__emit(node, &notice);
 }
@@ -483,12 +491,12 @@ void node__handle_granted(struct node *node, struct handle *handle, const struct
     note_change(node, handle, before);
 }
 
-static void path_add(const struct node *node, uint64_t lock, struct text *path)
+void node__path_add(const struct node *node, uint64_t lock, struct text *path)
 {
     struct lock_view view;
     if (lock == LOCK_TABLE_ROOT || !lock_table_get_lock(node->table, lock, &view))
         return;
-    path_add(node, view.parent, path); /* LIMIT_DEPTH deep at most */
+    node__path_add(node, view.parent, path); /* LIMIT_DEPTH deep at most */
     text_add(path, (struct span){view.name, view.name_len});
     text_string(path, "/");
 }
@@ -496,7 +504,7 @@ static void path_add(const struct node *node, uint64_t lock, struct text *path)
 struct span node__path(struct node *node, uint64_t lock, struct span name)
 {
     struct text path = {.data = node->data, .size = NODE_DATA_BYTES};
-    path_add(node, lock, &path);
+    node__path_add(node, lock, &path);
     text_add(&path, name);
     return (struct span){path.data, path.len};
 }

@@ -174,6 +174,7 @@ void node__open(struct node *node, const struct node_request *request)
     handle->may_claim = type == HANDLE_FILE && may_claim(&lock, request);
     node__reply(node, &(struct node_reply){.slot = request->slot,
                                            .type = NODE_REPLY_OPENED,
+                                           .no_seek = control == CONTROL_LOCKS,
                                            .handle = handle->number});
 }
 

@@ -3,6 +3,7 @@
 #define FS_NODE_INTERNAL_H
 
 #include "codec.h"
+#include "control_events.h"
 #include "node.h"
 #include "text.h"
 #include "tree.h"
@@ -77,12 +78,47 @@ struct timed_delay {
 /* Reads a control file in pieces. */
 struct reader {
     uint64_t offset; /* where the next byte of `line` belongs */
-    uint64_t key;    /* of the last line rendered */
+    uint64_t key;    /* of the last line rendered; of `events`: the place of the next one */
     size_t line_len;
     size_t line_used;
     bool started;
     bool ended;
-    char line[2048];
+    bool pauses;    /* the rest comes with the next read */
+    uint32_t steps; /* through `locks`, that this read may still take */
+    char *line;     /* LIMIT_CONTROL_LINE_BYTES */
+};
+
+/* Why requests for a claim were refused. */
+enum refusal {
+    REFUSED_EEXIST,
+    REFUSED_EWOULDBLOCK,
+    REFUSED_ENOLCK,
+    REFUSED_ENOSPC,
+    REFUSED_ETIMEDOUT,
+    REFUSED_EINTR,
+    REFUSED_ESTALE,
+    REFUSED_OTHER,
+    REFUSAL_COUNT,
+};
+
+/* What has happened since the start. */
+struct node_counts {
+    /* To claims and waits of the whole table. */
+    uint64_t grants[CLAIM_FCNTL + 1]; /* by kind */
+    uint64_t releases;
+    uint64_t lost_unlinked;
+    uint64_t lost_forced;
+    uint64_t lost_by_restart;
+    uint64_t forces;
+    uint64_t waits;
+    uint64_t waits_granted;
+    uint64_t waits_interrupted;
+    uint64_t commands; /* applied */
+    /* Here. */
+    uint64_t refusals[REFUSAL_COUNT];
+    uint64_t short_claims;
+    uint64_t log_entries;
+    uint64_t log_bytes;
 };
 
 enum request_state {
@@ -102,6 +138,7 @@ struct request {
     uint64_t owner;  /* of an fcntl request */
     uint32_t uid;
     bool wait;
+    bool acquires; /* an error is a refusal; set before there is a command */
     struct process process;
     uint64_t parent; /* MKDIR: the lock that it is made in, for its CANCEL */
     uint32_t name;   /* MKDIR: chunks of the tree */
@@ -174,6 +211,12 @@ struct node {
     uint32_t acquires;       /* requests that may become a claim: proposed or waiting */
     uint64_t timer_at_ms;
 
+    uint64_t applied_ms; /* BOOTTIME of the last entry */
+    int64_t started_ms;  /* wall clock */
+    struct node_counts counts;
+    struct events events;
+    char *reader_lines;
+
     /* Of the step under way. */
     uint64_t now_ms;
     int64_t wall_ms;
@@ -182,6 +225,7 @@ struct node {
     void *context;
     const struct command *applying;
     struct process ender; /* whose UNLINK or FORCE is being applied; pid 0: unknown */
+    uint32_t ender_uid;
 
     char encoded[LIMIT_COMMAND_BYTES];
     struct codec_storage storage;
@@ -295,6 +339,8 @@ bool node__will_queue(const struct node *node, const struct command *acquire);
 void node__count_wait(struct node *node, uint32_t inode, int change);
 /* Proposes a request for a claim once more, behind the CANCEL of what it found held. */
 void node__ask_again(struct node *node, uint32_t slot);
+/* Adds the path of a lock, from below the mount point, with a slash behind each name. */
+void node__path_add(const struct node *node, uint64_t lock, struct text *path);
 /* The path of a file below the mount point, for people; in node->data. */
 struct span node__path(struct node *node, uint64_t lock, struct span name);
 
@@ -343,7 +389,27 @@ void node__reply_entry(struct node *node, uint32_t slot, uint64_t number, uint32
 void node__getxattr(struct node *node, const struct node_request *request);
 void node__listxattr(struct node *node, const struct node_request *request);
 
+/* node_events.c: what is told in `.lockfs/events`, and counted. */
+/* A command is about to be applied; is applied; has had an effect. */
+void node__tell_command(struct node *node, const struct command *command);
+void node__tell_result(struct node *node, const struct command *command,
+                       const struct command_result *result);
+void node__tell_effect(struct node *node, const struct effect *effect);
+void node__count_refusal(struct node *node, int error);
+
+/* control_lockfs.c: what is in `.lockfs`. */
+/* Adds the line after `reader->key`, and moves the key on. False at the end. */
+bool control__next_line(const struct node *node, enum control control, struct reader *reader,
+                        struct text *line);
+/* Reads `.lockfs/events`. Returns how many bytes. */
+size_t control__read_events(const struct node *node, struct reader *reader, uint64_t offset,
+                            char *buffer, size_t size);
+
 /* control.c: the text of control files. */
+/* A claim or a waiter as a line of `holders` and `waiters`. */
+void control__add_person(const struct node *node, struct text *line, const struct claim_view *view);
+/* Whether the caller of a waiter is still there. */
+bool control__visible_waiter(const struct node *node, const struct claim_view *view);
 void control__read(struct node *node, const struct node_request *request, struct handle *handle);
 void control__write(struct node *node, const struct node_request *request, struct handle *handle);
 uint32_t control__mode(enum control control, uint32_t lock_mode);

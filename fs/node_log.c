@@ -80,6 +80,7 @@ static bool is_own(const struct node *node, const struct command *command)
 static void on_result(void *context, const struct command_result *result)
 {
     struct node *node = context;
+    node__tell_result(node, node->applying, result);
     if (!is_own(node, node->applying))
         return;
     if (node->applying->type == COMMAND_INCARNATION)
@@ -89,17 +90,22 @@ static void on_result(void *context, const struct command_result *result)
 }
 
 /* Whose request it is, where it takes claims away from others. */
-static struct process ender_of(const struct node *node, const struct command *command)
+static void find_ender(struct node *node, const struct command *command)
 {
     bool ends = command->type == COMMAND_UNLINK || command->type == COMMAND_FORCE;
     uint32_t slot =
         ends && is_own(node, command) ? node__request_slot(node, command->seq) : NODE_NO_SLOT;
-    return slot != NODE_NO_SLOT ? node__request_at(node, slot)->process : (struct process){0};
+    node->ender = (struct process){0};
+    if (slot == NODE_NO_SLOT)
+        return;
+    node->ender = node__request_at(node, slot)->process;
+    node->ender_uid = node__request_at(node, slot)->uid;
 }
 
 static void apply(struct node *node, uint32_t entry_type, struct span data)
 {
     node->applied++;
+    node->applied_ms = node->now_ms;
     if (entry_type != RAFT_ENTRY_COMMAND)
         return;
     struct command command;
@@ -107,8 +113,9 @@ static void apply(struct node *node, uint32_t entry_type, struct span data)
         node__fail(node, "the log holds an entry that this version cannot read");
         return;
     }
-    node->ender = ender_of(node, &command);
+    find_ender(node, &command);
     node->applying = &command;
+    node__tell_command(node, &command);
     lock_table_apply_in_order(node->table, &command, on_result, node__effect, node);
     node->applying = NULL;
 }
@@ -161,6 +168,8 @@ static void persist_entries(struct node *node, const struct raft_action *action,
     remember(node, out.persist_entry.index, action->persist_entries.entry_type, data);
     uint64_t cost = data.len + LIMIT_RECORD_OVERHEAD_BYTES;
     node->log_room -= cost < node->log_room ? cost : node->log_room;
+    node->counts.log_entries++;
+    node->counts.log_bytes += data.len;
     node__emit(node, &out);
 }
 

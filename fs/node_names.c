@@ -85,14 +85,23 @@ static int file_attr(const struct node *node, const struct inode *inode, struct 
 static int lockfs_attr(const struct node *node, enum control control, struct node_attr *ret_attr)
 {
     bool directory = control == CONTROL_LOCKFS;
+    /* They name the holders of locks that others may not look into. */
+    bool private = control == CONTROL_LOCKS || control == CONTROL_EVENTS;
     *ret_attr = (struct node_attr){
         .ino = control_ino(LOCK_TABLE_ROOT, control),
         .type = directory ? NODE_DIRECTORY : NODE_FILE,
-        .mode = directory ? 0555 : 0444,
+        .mode = directory ? 0555
+                : private ? 0400
+                          : 0444,
+        .uid = node->config.uid,
         .nlink = directory ? 2 : 1,
         .mtime_ms = node->wall_ms,
         .ctime_ms = node->wall_ms,
     };
+    if (control == CONTROL_EVENTS) {
+        ret_attr->size = node->events.end;
+        ret_attr->mtime_ms = ret_attr->ctime_ms = node->events.last_ms;
+    }
     return 0;
 }
 

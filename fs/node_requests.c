@@ -15,6 +15,8 @@ void node__reply(struct node *node, const struct node_reply *reply)
 
 void node__reply_error(struct node *node, uint32_t slot, int error)
 {
+    if (slot != NODE_NO_SLOT && node__request_at(node, slot)->acquires)
+        node__count_refusal(node, error);
     struct node_reply reply = {.slot = slot, .type = NODE_REPLY_ERROR, .error = error};
     node__reply(node, &reply);
 }
@@ -127,6 +129,8 @@ struct request *node__submit(struct node *node, const struct node_request *from,
         .seq = command->seq,
         .inode = from->inode,
         .handle = handle,
+        .uid = from->uid,
+        .acquires = request->acquires,
         .process = from->process,
     };
     index_add(&node->requests_by_seq, hash_number(request->seq), from->slot + 1);
@@ -355,6 +359,7 @@ void node__applied(struct node *node, const struct command *command,
 void node__effect(void *context, const struct effect *effect)
 {
     struct node *node = context;
+    node__tell_effect(node, effect);
     if (effect->type == EFFECT_DELAYED) {
         if (node->ready)
             node__time_delays(node, effect->token - 1);

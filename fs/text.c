@@ -28,6 +28,16 @@ void text_number(struct text *text, uint64_t number)
     text_add(text, (struct span){digits + at, sizeof digits - at});
 }
 
+void text_seconds(struct text *text, uint64_t ms)
+{
+    text_number(text, ms / 1000);
+    if (ms % 1000) {
+        char digits[4] = {'.', (char)('0' + ms % 1000 / 100), (char)('0' + ms % 100 / 10),
+                          (char)('0' + ms % 10)};
+        text_add(text, (struct span){digits, sizeof digits});
+    }
+}
+
 void text_field(struct text *text, struct span span)
 {
     for (size_t i = 0; i < span.len; i++) {

@@ -15,6 +15,9 @@ void text_add(struct text *text, struct span span);
 void text_string(struct text *text, const char *string);
 void text_number(struct text *text, uint64_t number);
 
+/* Milliseconds as seconds, with three digits behind a point where they are not whole. */
+void text_seconds(struct text *text, uint64_t ms);
+
 /* Adds a name as one field of a line: what is not printable ASCII, and space and backslash, as
  * backslash and three octal digits (as /proc/self/mountinfo does). */
 void text_field(struct text *text, struct span span);

@@ -153,8 +153,8 @@ void bench_persist_until(struct bench *bench, uint64_t write)
 
 static void boot(struct bench *bench, const struct node_limits *limits)
 {
-    bench->memory = calloc(1, node_size(limits)); /* of which only what is used takes memory */
-    assert((uintptr_t)bench->memory % 16 == 0);
+    bench->memory = calloc(1, node_size(limits)); /* what is not touched costs nothing */
+    assert(bench->memory && (uintptr_t)bench->memory % 16 == 0);
     struct node_config config = {
         .id = 1,
         .incarnation = ++bench->incarnation,

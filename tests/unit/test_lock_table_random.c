@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "fs/lock_table.h"
+#include "fs/memory.h"
 #include "tests/lib/naive_compare.h"
 #include "tests/lib/naive_model.h"
 #include "tests/lib/random_commands.h"
@@ -232,12 +233,16 @@ static void keep_effect(void *context, const struct effect *effect)
         return;
     }
     *kept = *effect;
+    /* The bytes live for the call only. */
+    kept->name = (struct span){NULL, hash_bytes(0, effect->name.data, effect->name.len)};
     if (effect->type == EFFECT_GRANTED)
         kept->cause = CAUSE_NONE;
     else
         kept->again = kept->converted = false;
-    if (kept->again) /* of the claim or of the wait? */
+    if (kept->again) { /* of the claim or of the wait? */
         memset(&kept->process, 0, sizeof(kept->process));
+        kept->uid = 0;
+    }
     if (effect->type == EFFECT_DROPPED)
         kept->token = kept->ttl_ms = 0;
     if (effect->kind != CLAIM_FCNTL)
@@ -254,9 +259,10 @@ static bool same_effect(const struct effect *a, const struct effect *b)
            a->handle == b->handle && a->seq == b->seq && a->token == b->token &&
            a->owner == b->owner && a->ttl_ms == b->ttl_ms && a->release == b->release &&
            a->again == b->again && a->converted == b->converted && a->lock == b->lock &&
-           a->kind == b->kind && a->claim_mode == b->claim_mode &&
-           a->process.pid == b->process.pid && a->process.start == b->process.start &&
-           strcmp(a->process.comm, b->process.comm) == 0 && a->same_boot == b->same_boot;
+           a->name.len == b->name.len && a->uid == b->uid && a->kind == b->kind &&
+           a->claim_mode == b->claim_mode && a->process.pid == b->process.pid &&
+           a->process.start == b->process.start && strcmp(a->process.comm, b->process.comm) == 0 &&
+           a->same_boot == b->same_boot;
 }
 
 static bool same_effects_in_order(const struct effects *a, const struct effects *b)

@@ -329,9 +329,7 @@ static bool boot(struct machine *machine)
                                  .boot_id = {1},
                                  .ttl_ms = 10000,
                                  .op_timeout_ms = 5000};
-    size_t size = (node_size(&bench_limits) + 15) / 16 * 16;
-    machine->memory = aligned_alloc(16, size);
-    memset(machine->memory, 0, size);
+    machine->memory = calloc(1, node_size(&bench_limits));
     machine->node = node_init(machine->memory, &bench_limits, &config);
     machine->ready = machine->failed = false;
     memset(machine->calls, 0, sizeof machine->calls);

@@ -54,14 +54,12 @@ struct fresh {
 
 static struct fresh fresh_node(uint8_t boot)
 {
-    size_t size = (node_size(&bench_limits) + 15) / 16 * 16;
     struct node_config config = {.id = 1,
                                  .incarnation = 99,
                                  .boot_id = {boot, 2, 3},
                                  .ttl_ms = 10000,
                                  .op_timeout_ms = 5000};
-    struct fresh fresh = {.memory = aligned_alloc(16, size)};
-    memset(fresh.memory, 0, size);
+    struct fresh fresh = {.memory = calloc(1, node_size(&bench_limits))};
     fresh.node = node_init(fresh.memory, &bench_limits, &config);
     return fresh;
 }
