@@ -253,6 +253,8 @@ static void add_status(const struct node *node, struct text *text)
     add_pair(text, "op_timeout_ms", node->config.op_timeout_ms);
     add_pair(text, "log_room_bytes", node->log_room);
     add_pair(text, "log_reserve_bytes", node_log_reserve(node));
+    add_pair(text, "snapshot_room_bytes", node->snapshot_room);
+    add_pair(text, "snapshot_bytes_max", node_snapshot_bytes(node));
 }
 
 /* `token` for a bystander: a number where one claim is all there can be, else a line per claim. */

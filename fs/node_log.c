@@ -25,14 +25,24 @@ static uint64_t pending_count(const struct node *node)
     return node->pending_last - first;
 }
 
+/* What is to become an entry. */
+struct proposal {
+    struct span data;
+    uint32_t growth; /* of a snapshot by it, at most */
+};
+
 /* Keeps the entry that is about to be persisted until it is applied. */
-static void remember(struct node *node, uint64_t index, enum raft_entry_type type, struct span data)
+static void remember(struct node *node, uint64_t index, enum raft_entry_type type,
+                     const struct proposal *proposal)
 {
+    struct span data = proposal->data;
     assert(index == node->pending_last + 1);
     assert(pending_count(node) < node->limits.pending_entries);
     node->pending_last = index;
     struct pending *pending = pending_at(node, index);
-    *pending = (struct pending){.len = (uint32_t)data.len, .entry_type = type};
+    *pending =
+        (struct pending){.len = (uint32_t)data.len, .entry_type = type, .growth = proposal->growth};
+    node->pending_growth += proposal->growth;
     bool fits = chunks_resize(&node->pending_chunks, &pending->chunks, 0, data.len);
     assert(fits); /* check_room() */
     chunks_write(&node->pending_chunks, pending->chunks, 0, data);
@@ -44,6 +54,7 @@ static struct span recall(struct node *node, uint64_t index)
     struct pending *pending = pending_at(node, index);
     chunks_read(&node->pending_chunks, pending->chunks, 0, node->encoded, pending->len);
     chunks_resize(&node->pending_chunks, &pending->chunks, pending->len, 0);
+    node->pending_growth -= pending->growth;
     return (struct span){node->encoded, pending->len};
 }
 
@@ -146,8 +157,10 @@ void node__replayed(struct node *node, const struct node_event *event)
         apply_committed(node);
 }
 
-static void persist_entries(struct node *node, const struct raft_action *action, struct span data)
+static void persist_entries(struct node *node, const struct raft_action *action,
+                            const struct proposal *proposal)
 {
+    struct span data = proposal->data;
     /* One proposal is one entry, and so is a leader's no-op. */
     assert(action->persist_entries.first == action->persist_entries.last);
     struct node_action out = {.type = NODE_ACTION_PERSIST_ENTRY,
@@ -156,14 +169,15 @@ static void persist_entries(struct node *node, const struct raft_action *action,
                                                 .term = action->persist_entries.term,
                                                 .entry_type = action->persist_entries.entry_type}};
     out.persist_entry.data = data;
-    remember(node, out.persist_entry.index, action->persist_entries.entry_type, data);
+    remember(node, out.persist_entry.index, action->persist_entries.entry_type, proposal);
     uint64_t cost = data.len + LIMIT_RECORD_OVERHEAD_BYTES;
     node->log_room -= cost < node->log_room ? cost : node->log_room;
     node__emit(node, &out);
 }
 
-/* Carries out the actions of one raft step; `data` is what was proposed. */
-static void carry_out(struct node *node, const struct raft_actions *actions, struct span data)
+/* Carries out the actions of one raft step. */
+static void carry_out(struct node *node, const struct raft_actions *actions,
+                      const struct proposal *proposal)
 {
     bool committed = false;
     for (size_t i = 0; i < actions->count; i++) {
@@ -178,7 +192,7 @@ static void carry_out(struct node *node, const struct raft_actions *actions, str
             break;
         }
         case RAFT_ACTION_PERSIST_ENTRIES:
-            persist_entries(node, action, data);
+            persist_entries(node, action, proposal);
             break;
         case RAFT_ACTION_COMMIT:
             node->commit = action->commit.index;
@@ -203,7 +217,8 @@ void node__raft(struct node *node, const struct raft_event *event)
         node__fail(node, raft_error_text(error));
         return;
     }
-    carry_out(node, &actions, (struct span){NULL, 0});
+    static const struct proposal none;
+    carry_out(node, &actions, &none);
 }
 
 /* Whether new work still leaves room for giving back all that is held and under way. */
@@ -221,6 +236,8 @@ static int check_room(struct node *node, size_t len, bool gives_back)
         commands_reserved = reserve = 0;
 
     bool full = node->log_room < log_cost + reserve;
+    if (!gives_back && !full)
+        full = node->snapshot_room < node_snapshot_bytes(node) + LIMIT_SNAPSHOT_GROWTH_BYTES;
     if (full && !gives_back && !node->full) {
         struct node_action notice = {.type = NODE_ACTION_NOTICE,
                                      .notice = {.type = NODE_NOTICE_LOG_FULL}};
@@ -258,6 +275,8 @@ int node__propose(struct node *node, struct command *command, bool gives_back)
         return -ETIMEDOUT;
     if (command->type != COMMAND_INCARNATION)
         node->seq++;
-    carry_out(node, &actions, (struct span){node->encoded, len});
+    struct proposal proposal = {.data = {node->encoded, len},
+                                .growth = (uint32_t)lock_table_snapshot_growth(command)};
+    carry_out(node, &actions, &proposal);
     return 0;
 }

@@ -203,6 +203,22 @@ static void charge(void)
     }
     if (bench->failed)
         fail("the node gave up: %s", bench->failed);
+    if (node_snapshot_bytes(bench->node) > bench->snapshot_room)
+        fail("a snapshot may take %" PRIu64 " bytes of %" PRIu64, node_snapshot_bytes(bench->node),
+             bench->snapshot_room);
+}
+
+/* A snapshot is as large as it may be, or smaller. */
+static void check_snapshot(void)
+{
+    struct node_cursor cursor = {0};
+    char record[LIMIT_SNAPSHOT_RECORD_BYTES];
+    uint64_t bytes = LIMIT_SNAPSHOT_ENDS_BYTES;
+    for (size_t len; (len = node_save(bench->node, &cursor, record));)
+        bytes += len + LIMIT_SNAPSHOT_FRAME_BYTES;
+    if (bytes > node_snapshot_bytes(bench->node))
+        fail("a snapshot takes %" PRIu64 " bytes, not %" PRIu64, bytes,
+             node_snapshot_bytes(bench->node));
 }
 
 static void step(struct node_event event)
@@ -741,6 +757,9 @@ static void interrupt(void)
 static void change_room(void)
 {
     tight = !tight;
+    bench->snapshot_room = tight && one_in(2) ? node_snapshot_bytes(bench->node) +
+                                                    below(2 * LIMIT_SNAPSHOT_GROWTH_BYTES)
+                                              : plenty;
     bench->log_room =
         tight ? node_log_reserve(bench->node) + below(4 * LIMIT_COMMAND_BYTES) : plenty;
 }
@@ -773,10 +792,13 @@ static void find_dirs(void)
 /* Power goes, or a daemon dies. */
 static void restart(void)
 {
-    bench->log_room = plenty;
+    bench->log_room = bench->snapshot_room = plenty;
     tight = false;
     forget_all();
+    uint64_t bytes = node_snapshot_bytes(bench->node);
     bench_restart(bench, &limits);
+    if (node_snapshot_bytes(bench->node) > bytes)
+        fail("what a restart has ended takes more of a snapshot than it did");
     bench->auto_persist = false;
     entries_charged = bench->entries_count;
     seen[SEEN_RESTART]++;
@@ -857,7 +879,7 @@ static void check_quiet(void)
 
 static void go_quiet(void)
 {
-    bench->log_room = plenty;
+    bench->log_room = bench->snapshot_room = plenty;
     tight = false;
     bool drain = one_in(4);
     if (drain) {
@@ -924,6 +946,7 @@ static void random_step(void)
         persist(one_in(8));
     } else if (one_in(4)) {
         what = "room";
+        check_snapshot();
         change_room();
     } else if (one_in(40)) {
         what = "restart";
@@ -938,7 +961,7 @@ static void run_round(void)
 {
     bench = bench_open(&limits);
     bench->auto_persist = false;
-    bench->log_room = plenty;
+    bench->log_room = bench->snapshot_room = plenty;
     entries_charged = bench->entries_count;
     tight = false;
     forget_all();
