@@ -221,8 +221,9 @@ void node__raft(struct node *node, const struct raft_event *event)
     carry_out(node, &actions, &none);
 }
 
-/* Whether new work still leaves room for giving back all that is held and under way. */
-static int check_room(struct node *node, size_t len, bool gives_back)
+/* Whether new work still leaves room for giving back all that is held and under way, and for a
+ * snapshot. */
+static int check_room(struct node *node, size_t len, uint64_t growth, bool gives_back)
 {
     uint64_t commands_reserved = (uint64_t)LIMIT_GIVE_BACK_COMMANDS *
                                  (node->claims_held + node->acquires + node->delays.used + 1);
@@ -235,9 +236,10 @@ static int check_room(struct node *node, size_t len, bool gives_back)
     if (gives_back)
         commands_reserved = reserve = 0;
 
-    bool full = node->log_room < log_cost + reserve;
-    if (!gives_back && !full)
-        full = node->snapshot_room < node_snapshot_bytes(node) + LIMIT_SNAPSHOT_GROWTH_BYTES;
+    bool log_full = node->log_room < log_cost + reserve;
+    bool snapshot_full =
+        node->snapshot_room < node_snapshot_bytes(node) + LIMIT_SNAPSHOT_GROWTH_BYTES;
+    bool full = log_full || snapshot_full;
     if (full && !gives_back && !node->full) {
         struct node_action notice = {.type = NODE_ACTION_NOTICE,
                                      .notice = {.type = NODE_NOTICE_LOG_FULL}};
@@ -245,7 +247,7 @@ static int check_room(struct node *node, size_t len, bool gives_back)
     }
     if (!gives_back)
         node->full = full;
-    if (full)
+    if (log_full || (snapshot_full && growth))
         return -ENOSPC;
     if (entries_free <= commands_reserved || bytes_free < len + CHUNK_DATA_BYTES + reserve)
         return -ENOLCK;
@@ -262,7 +264,8 @@ int node__propose(struct node *node, struct command *command, bool gives_back)
     command->stamp_ms = node->wall_ms;
     size_t len = codec_encode_command(command, node->encoded, sizeof node->encoded);
     assert(len);
-    int error = check_room(node, len, gives_back);
+    uint64_t growth = lock_table_snapshot_growth(command);
+    int error = check_room(node, len, growth, gives_back);
     if (error)
         return error;
 
@@ -275,8 +278,7 @@ int node__propose(struct node *node, struct command *command, bool gives_back)
         return -ETIMEDOUT;
     if (command->type != COMMAND_INCARNATION)
         node->seq++;
-    struct proposal proposal = {.data = {node->encoded, len},
-                                .growth = (uint32_t)lock_table_snapshot_growth(command)};
+    struct proposal proposal = {.data = {node->encoded, len}, .growth = (uint32_t)growth};
     carry_out(node, &actions, &proposal);
     return 0;
 }
