@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +21,8 @@
 enum {
     RETRY_MS_MIN = 1000, /* after a failure; doubled by each further one */
     RETRY_MS_MAX = 300 * 1000,
+    /* The loop comes first. */
+    CHILD_NICE = 5,
 };
 
 /* Loading */
@@ -363,6 +366,7 @@ static void write_in_child(struct snapshot_writer *writer, const struct node *no
         _exit(errno);
     if (getppid() != parent)
         _exit(ECANCELED);
+    setpriority(PRIO_PROCESS, 0, CHILD_NICE); /* without, it is written as well */
     _exit(-write_current(writer, node, path));
 }
 
