@@ -316,6 +316,8 @@ static void add_status(const struct node *node, struct text *text)
     add_pair(text, "op_timeout_ms", node->config.op_timeout_ms);
     add_pair(text, "log_room_bytes", node->log_room);
     add_pair(text, "log_reserve_bytes", node_log_reserve(node));
+    add_pair(text, "snapshot_room_bytes", node->snapshot_room);
+    add_pair(text, "snapshot_bytes_max", node_snapshot_bytes(node));
 }
 
 bool control__next_line(const struct node *node, enum control control, struct reader *reader,

@@ -293,7 +293,8 @@ static int check_is_new(const struct opening *opening)
     if (!directory)
         return refuse(opening, -errno, "cannot be listed: %s", strerror(errno));
     while ((entry = readdir(directory)) != NULL) {
-        if (strncmp(entry->d_name, "log-", 4) == 0 || strncmp(entry->d_name, "snapshot-", 9) == 0)
+        if (strncmp(entry->d_name, "log-", 4) == 0 || strncmp(entry->d_name, "snapshot-", 9) == 0 ||
+            strcmp(entry->d_name, "reserve") == 0)
             log = true;
         else if (!is_one_of(entry->d_name, expected))
             snprintf(foreign, sizeof foreign, "%s", entry->d_name);

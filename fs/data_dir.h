@@ -5,7 +5,7 @@
  *     lock      locked by the daemon that runs, whose pid is in it
  *     identity  format version and identity, with a checksum
  *     log-...   see wal.h
- *     snapshot-...   see snapshot_file.h
+ *     snapshot-..., reserve   see snapshot_file.h
  */
 #ifndef FS_DATA_DIR_H
 #define FS_DATA_DIR_H

@@ -72,6 +72,22 @@ static int real_write(void *context, int file, const void *data, size_t len, uin
     return 0;
 }
 
+static int real_allocate(void *context, int file, uint64_t offset, uint64_t len)
+{
+    (void)context;
+    int error;
+    do
+        error = posix_fallocate(file, (off_t)offset, (off_t)len);
+    while (error == EINTR);
+    return -error;
+}
+
+static int real_truncate(void *context, int file, uint64_t size)
+{
+    (void)context;
+    return ftruncate(file, (off_t)size) < 0 ? -errno : 0;
+}
+
 /* Not repeated, not even after EINTR: a second call may say that all is well when it is not. */
 static int real_sync(void *context, int file)
 {
@@ -126,6 +142,8 @@ const struct disk disk_real = {
     .size = real_size,
     .read = real_read,
     .write = real_write,
+    .allocate = real_allocate,
+    .truncate = real_truncate,
     .sync = real_sync,
     .sync_directory = real_sync_directory,
     .rename = real_rename,

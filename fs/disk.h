@@ -21,6 +21,11 @@ struct disk {
     int (*size)(void *context, int file, uint64_t *ret_size);
     int (*read)(void *context, int file, void *buffer, size_t len, uint64_t offset);
     int (*write)(void *context, int file, const void *data, size_t len, uint64_t offset);
+    /* Takes room for these bytes: what is written there later finds it. The file grows by zeros
+     * where they are behind its end, and what it has stays. It may do a part, and fail. */
+    int (*allocate)(void *context, int file, uint64_t offset, uint64_t len);
+    /* Cuts the file off. */
+    int (*truncate)(void *context, int file, uint64_t size);
     /* After an error nothing that was written since the last success counts as durable, whatever a
      * later call says. */
     int (*sync)(void *context, int file);

@@ -70,8 +70,16 @@ enum {
     /* A snapshot is made when the log has grown by so much since the last one, or by twice the size
      * of that one. */
     LIMIT_SNAPSHOT_LOG_BYTES = 64 << 20,
-    /* One record of a snapshot, the largest being a file with its content. */
+    /* One record of a snapshot, the largest being a file with its content; what it takes in the
+     * file beside itself, and what the two ends of the file take. */
     LIMIT_SNAPSHOT_RECORD_BYTES = 8192,
+    LIMIT_SNAPSHOT_FRAME_BYTES = 8,
+    LIMIT_SNAPSHOT_ENDS_BYTES = 64,
+    /* By how much one command can make a snapshot larger. */
+    LIMIT_SNAPSHOT_GROWTH_BYTES = 8192,
+    /* Disk space for the next snapshot that is reserved ahead of what it needs now, beside an
+     * eighth of that, so that work does not wait for it. */
+    LIMIT_SNAPSHOT_AHEAD_BYTES = 4 << 20,
     /* Room that only starts and releases may use. */
     LIMIT_LOG_RESERVE_BYTES = 64 << 10,
     /* For how long a record that nobody waits for may stay off the disk, so that it gets there

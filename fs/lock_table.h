@@ -319,6 +319,12 @@ struct lock_table_cursor {
 size_t lock_table_save(const struct lock_table *table, struct lock_table_cursor *cursor,
                        char *buffer);
 
+/* The bytes that the records take in a file, at most. */
+uint64_t lock_table_snapshot_bytes(const struct lock_table *table);
+/* By how many a command can raise that, at most. What gives back, by whatever way, does not: not
+ * even what it grants others, and not where a claim leaves a delay behind. */
+uint64_t lock_table_snapshot_growth(const struct command *command);
+
 /* What a restoration has learnt. All zeros at first. */
 struct lock_table_restoring {
     uint32_t part;

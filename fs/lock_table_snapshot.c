@@ -27,6 +27,24 @@ static_assert(sizeof(((lockfs_SnapshotSession *)0)->boot_id.bytes) == BOOT_ID_BY
               "lockfs.options");
 static_assert(lockfs_SnapshotRecord_size <= LIMIT_SNAPSHOT_RECORD_BYTES, "every record fits");
 
+/* What a record takes in the file, names and contents apart, at most. */
+enum {
+    EXTRA_BYTES =
+        lockfs_SnapshotRecord_size - lockfs_SnapshotFile_size + LIMIT_SNAPSHOT_FRAME_BYTES,
+    TABLE_BYTES = lockfs_SnapshotTable_size + EXTRA_BYTES,
+    SESSION_BYTES = lockfs_SnapshotSession_size + EXTRA_BYTES,
+    LOCK_BYTES = lockfs_SnapshotLock_size - LIMIT_NAME_BYTES + EXTRA_BYTES,
+    FILE_BYTES = lockfs_SnapshotFile_size - LIMIT_NAME_BYTES - LIMIT_CONTENT_BYTES + EXTRA_BYTES,
+    CLAIM_BYTES = lockfs_SnapshotClaim_size + EXTRA_BYTES,
+    DELAY_BYTES = lockfs_SnapshotDelay_size + EXTRA_BYTES,
+};
+
+static_assert((int)CLAIM_BYTES + (int)FILE_BYTES + (int)LIMIT_NAME_BYTES <=
+                      (int)LIMIT_SNAPSHOT_GROWTH_BYTES &&
+                  (int)LOCK_BYTES + (int)LIMIT_NAME_BYTES <= (int)LIMIT_SNAPSHOT_GROWTH_BYTES &&
+                  (int)LIMIT_CONTENT_BYTES <= (int)LIMIT_SNAPSHOT_GROWTH_BYTES,
+              "see lock_table_snapshot_growth()");
+
 /* The parts of a snapshot, in their order. */
 enum part {
     PART_TABLE = lockfs_SnapshotRecord_table_tag,
@@ -258,6 +276,38 @@ size_t lock_table_save(const struct lock_table *table, struct lock_table_cursor 
     bool fits = pb_encode(&stream, lockfs_SnapshotRecord_fields, &record);
     assert(fits && stream.bytes_written);
     return stream.bytes_written;
+}
+
+/* Size */
+
+/* All sessions that there can be are counted: INCARNATION is not to be refused for one more. */
+uint64_t lock_table_snapshot_bytes(const struct lock_table *table)
+{
+    return TABLE_BYTES + (uint64_t)table->sessions.capacity * SESSION_BYTES +
+           (uint64_t)table->locks.used * LOCK_BYTES + (uint64_t)table->files.used * FILE_BYTES +
+           ((uint64_t)table->claims.used + table->waiters.used) * CLAIM_BYTES +
+           (uint64_t)table->delays.used * DELAY_BYTES + table->names_bytes + table->contents_bytes;
+}
+
+static uint64_t content_growth(uint64_t end)
+{
+    return end < LIMIT_CONTENT_BYTES ? end : LIMIT_CONTENT_BYTES;
+}
+
+uint64_t lock_table_snapshot_growth(const struct command *command)
+{
+    switch (command->type) {
+    case COMMAND_ACQUIRE:
+        return CLAIM_BYTES + FILE_BYTES + command->name.len;
+    case COMMAND_MKDIR:
+        return LOCK_BYTES + command->name.len;
+    case COMMAND_WRITE:
+        return content_growth(command->data.len + (command->append ? 0 : command->offset));
+    case COMMAND_TRUNCATE:
+        return content_growth(command->offset);
+    default:
+        return 0;
+    }
 }
 
 /* Restoring */

@@ -131,8 +131,8 @@ static void tell(struct daemon *daemon, const struct node_notice *notice)
         break;
     case NODE_NOTICE_LOG_FULL:
         report_limited(limit, REPORT_ERROR,
-                       "no room for the log on the disk of the data directory: new claims are "
-                       "refused with ENOSPC, releases go on");
+                       "no room for the log and a snapshot on the disk of the data directory: new "
+                       "claims are refused with ENOSPC, releases go on");
         break;
     case NODE_NOTICE_FORCED:
         /* Each one: it is for root and owners only. */
@@ -223,6 +223,7 @@ static void step_once(struct daemon *daemon, struct node_event *event)
     event->now_ms = boottime_ms();
     event->wall_ms = wall_ms();
     event->log_room = daemon->wal ? wal_room(daemon->wal) : 0;
+    event->snapshot_room = daemon->snapshots ? snapshot_writer_room(daemon->snapshots) : 0;
     node_step(daemon->node, event, carry_out, daemon);
 }
 
@@ -549,7 +550,8 @@ static int start_node(struct daemon *daemon)
         return -EIO;
     struct snapshot_options options = {.log_bytes = daemon->config->snapshot_log_bytes};
     error = snapshot_writer_open(&daemon->loop, &disk_real, daemon->config->data, &options,
-                                 &daemon->snapshot, &snapshot_handler, daemon, &daemon->snapshots);
+                                 &daemon->snapshot, daemon->node, &snapshot_handler, daemon,
+                                 &daemon->snapshots);
     if (error)
         report_answer("cannot start: %s", strerror(-error));
     else if (daemon->snapshot.index)

@@ -210,6 +210,7 @@ void node_step(struct node *node, const struct node_event *event, node_sink *sin
     node->now_ms = event->now_ms;
     node->wall_ms = event->wall_ms;
     node->log_room = event->log_room;
+    node->snapshot_room = event->snapshot_room;
     node->sink = sink;
     node->context = context;
 

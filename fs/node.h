@@ -15,7 +15,7 @@
  *  3. Carry out actions when they are emitted, or keep copies: what they point to lives until the
  *     next step. Never call node_step() from within.
  *  4. Persist in the order of the actions (raft.h, duties 4 and 5).
- *  5. Every event carries the time, read after what caused it, and the log's room.
+ *  5. Every event carries the time, read after what caused it, and the room of log and snapshot.
  *  6. Write at once where a PERSIST action is `hurried`, and at NODE_ACTION_HURRY: all that was
  *     asked for so far. The rest goes with the next such write, or after LIMIT_UNHURRIED_MS.
  *  7. A request names a slot, which is the caller's until it is answered: one NODE_ACTION_REPLY for
@@ -200,9 +200,10 @@ enum node_event_type {
 
 struct node_event {
     enum node_event_type type;
-    uint64_t now_ms;   /* CLOCK_BOOTTIME */
-    int64_t wall_ms;   /* CLOCK_REALTIME, for display */
-    uint64_t log_room; /* wal_room() */
+    uint64_t now_ms;        /* CLOCK_BOOTTIME */
+    int64_t wall_ms;        /* CLOCK_REALTIME, for display */
+    uint64_t log_room;      /* wal_room() */
+    uint64_t snapshot_room; /* snapshot_writer_room() */
     union {
         struct {
             uint64_t term;
@@ -431,6 +432,10 @@ struct node_cursor {
 /* Encodes the next record into `buffer`, which has LIMIT_SNAPSHOT_RECORD_BYTES, and returns its
  * length, 0 at the end. No step between. It calls nothing that a child of fork() must not call. */
 size_t node_save(const struct node *node, struct node_cursor *cursor, char *buffer);
+
+/* The bytes that a snapshot takes as a file, at most, once all that is under way is applied. What
+ * is new is refused before that exceeds snapshot_room; what gives back does not raise it. */
+uint64_t node_snapshot_bytes(const struct node *node);
 
 /* What a restoration has learnt. All zeros at first. */
 struct node_restoring {

@@ -152,6 +152,7 @@ struct pending {
     uint32_t chunks;
     uint32_t len;
     enum raft_entry_type entry_type;
+    uint32_t growth; /* of a snapshot by it, at most */
 };
 
 /* A process of an earlier incarnation of this daemon that had a claim when that ended. */
@@ -189,6 +190,7 @@ struct node {
     struct pending *pending; /* a ring by index */
     struct slab pending_chunks;
     uint64_t pending_last;   /* index of the newest */
+    uint64_t pending_growth; /* of all of them */
     uint64_t recovered_last; /* what is up to here comes by REPLAYED */
     uint64_t commit;
     uint64_t applied;
@@ -201,7 +203,7 @@ struct node {
     bool leader;
     bool ready;
     bool stalled; /* a request timed out, and nothing was committed since */
-    bool full;    /* the log has no room for new work */
+    bool full;    /* the disk has no room for new work */
     bool draining;
     bool drained;
     bool failed;
@@ -221,6 +223,7 @@ struct node {
     uint64_t now_ms;
     int64_t wall_ms;
     uint64_t log_room;
+    uint64_t snapshot_room;
     node_sink *sink;
     void *context;
     const struct command *applying;

@@ -25,14 +25,25 @@ static uint64_t pending_count(const struct node *node)
     return node->pending_last - first;
 }
 
+/* What is to become an entry. */
+struct proposal {
+    struct span data;
+    uint32_t growth; /* of a snapshot by it, at most */
+    bool hurried;    /* somebody waits for it */
+};
+
 /* Keeps the entry that is about to be persisted until it is applied. */
-static void remember(struct node *node, uint64_t index, enum raft_entry_type type, struct span data)
+static void remember(struct node *node, uint64_t index, enum raft_entry_type type,
+                     const struct proposal *proposal)
 {
+    struct span data = proposal->data;
     assert(index == node->pending_last + 1);
     assert(pending_count(node) < node->limits.pending_entries);
     node->pending_last = index;
     struct pending *pending = pending_at(node, index);
-    *pending = (struct pending){.len = (uint32_t)data.len, .entry_type = type};
+    *pending =
+        (struct pending){.len = (uint32_t)data.len, .entry_type = type, .growth = proposal->growth};
+    node->pending_growth += proposal->growth;
     bool fits = chunks_resize(&node->pending_chunks, &pending->chunks, 0, data.len);
     assert(fits); /* check_room() */
     chunks_write(&node->pending_chunks, pending->chunks, 0, data);
@@ -44,6 +55,7 @@ static struct span recall(struct node *node, uint64_t index)
     struct pending *pending = pending_at(node, index);
     chunks_read(&node->pending_chunks, pending->chunks, 0, node->encoded, pending->len);
     chunks_resize(&node->pending_chunks, &pending->chunks, pending->len, 0);
+    node->pending_growth -= pending->growth;
     return (struct span){node->encoded, pending->len};
 }
 
@@ -153,9 +165,10 @@ void node__replayed(struct node *node, const struct node_event *event)
         apply_committed(node);
 }
 
-static void persist_entries(struct node *node, const struct raft_action *action, struct span data,
-                            bool hurried)
+static void persist_entries(struct node *node, const struct raft_action *action,
+                            const struct proposal *proposal)
 {
+    struct span data = proposal->data;
     /* One proposal is one entry, and so is a leader's no-op. */
     assert(action->persist_entries.first == action->persist_entries.last);
     struct node_action out = {.type = NODE_ACTION_PERSIST_ENTRY,
@@ -163,9 +176,9 @@ static void persist_entries(struct node *node, const struct raft_action *action,
                                                 .index = action->persist_entries.first,
                                                 .term = action->persist_entries.term,
                                                 .entry_type = action->persist_entries.entry_type,
-                                                .hurried = hurried}};
+                                                .hurried = proposal->hurried}};
     out.persist_entry.data = data;
-    remember(node, out.persist_entry.index, action->persist_entries.entry_type, data);
+    remember(node, out.persist_entry.index, action->persist_entries.entry_type, proposal);
     uint64_t cost = data.len + LIMIT_RECORD_OVERHEAD_BYTES;
     node->log_room -= cost < node->log_room ? cost : node->log_room;
     node->counts.log_entries++;
@@ -173,9 +186,9 @@ static void persist_entries(struct node *node, const struct raft_action *action,
     node__emit(node, &out);
 }
 
-/* Carries out the actions of one raft step; `data` is what was proposed. */
-static void carry_out(struct node *node, const struct raft_actions *actions, struct span data,
-                      bool hurried)
+/* Carries out the actions of one raft step. */
+static void carry_out(struct node *node, const struct raft_actions *actions,
+                      const struct proposal *proposal)
 {
     bool committed = false;
     for (size_t i = 0; i < actions->count; i++) {
@@ -190,7 +203,7 @@ static void carry_out(struct node *node, const struct raft_actions *actions, str
             break;
         }
         case RAFT_ACTION_PERSIST_ENTRIES:
-            persist_entries(node, action, data, hurried);
+            persist_entries(node, action, proposal);
             break;
         case RAFT_ACTION_COMMIT:
             node->commit = action->commit.index;
@@ -215,11 +228,13 @@ void node__raft(struct node *node, const struct raft_event *event)
         node__fail(node, raft_error_text(error));
         return;
     }
-    carry_out(node, &actions, (struct span){NULL, 0}, true);
+    static const struct proposal none = {.hurried = true};
+    carry_out(node, &actions, &none);
 }
 
-/* Whether new work still leaves room for giving back all that is held and under way. */
-static int check_room(struct node *node, size_t len, bool gives_back)
+/* Whether new work still leaves room for giving back all that is held and under way, and for a
+ * snapshot. */
+static int check_room(struct node *node, size_t len, uint64_t growth, bool gives_back)
 {
     uint64_t commands_reserved = (uint64_t)LIMIT_GIVE_BACK_COMMANDS *
                                  (node->claims_held + node->acquires + node->delays.used + 1);
@@ -232,7 +247,10 @@ static int check_room(struct node *node, size_t len, bool gives_back)
     if (gives_back)
         commands_reserved = reserve = 0;
 
-    bool full = node->log_room < log_cost + reserve;
+    bool log_full = node->log_room < log_cost + reserve;
+    bool snapshot_full =
+        node->snapshot_room < node_snapshot_bytes(node) + LIMIT_SNAPSHOT_GROWTH_BYTES;
+    bool full = log_full || snapshot_full;
     if (full && !gives_back && !node->full) {
         struct node_action notice = {.type = NODE_ACTION_NOTICE,
                                      .notice = {.type = NODE_NOTICE_LOG_FULL}};
@@ -240,7 +258,7 @@ static int check_room(struct node *node, size_t len, bool gives_back)
     }
     if (!gives_back)
         node->full = full;
-    if (full)
+    if (log_full || (snapshot_full && growth))
         return -ENOSPC;
     if (entries_free <= commands_reserved || bytes_free < len + CHUNK_DATA_BYTES + reserve)
         return -ENOLCK;
@@ -262,7 +280,8 @@ int node__propose_when(struct node *node, struct command *command, bool gives_ba
     command->stamp_ms = node->wall_ms;
     size_t len = codec_encode_command(command, node->encoded, sizeof node->encoded);
     assert(len);
-    int error = check_room(node, len, gives_back);
+    uint64_t growth = lock_table_snapshot_growth(command);
+    int error = check_room(node, len, growth, gives_back);
     if (error)
         return error;
 
@@ -275,6 +294,8 @@ int node__propose_when(struct node *node, struct command *command, bool gives_ba
         return -ETIMEDOUT;
     if (command->type != COMMAND_INCARNATION)
         node->seq++;
-    carry_out(node, &actions, (struct span){node->encoded, len}, hurried);
+    struct proposal proposal = {
+        .data = {node->encoded, len}, .growth = (uint32_t)growth, .hurried = hurried};
+    carry_out(node, &actions, &proposal);
     return 0;
 }

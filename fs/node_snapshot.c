@@ -15,6 +15,16 @@ static_assert(sizeof(((lockfs_SnapshotNode *)0)->boot_id.bytes) == BOOT_ID_BYTES
 static_assert(sizeof(((lockfs_SnapshotLostProcess *)0)->comm.bytes) == LIMIT_COMM_BYTES,
               "lockfs.options");
 
+/* What a record takes in the file beside the message in it. */
+enum {
+    EXTRA_BYTES =
+        lockfs_SnapshotRecord_size - lockfs_SnapshotFile_size + LIMIT_SNAPSHOT_FRAME_BYTES,
+};
+
+static_assert(lockfs_SnapshotClaim_size >=
+                  lockfs_SnapshotDelay_size + lockfs_SnapshotLostProcess_size + (int)EXTRA_BYTES,
+              "the end of a claim makes no snapshot larger, whatever it leaves behind");
+
 enum part {
     PART_TABLE = 0, /* all that is the lock table's */
     PART_NODE = lockfs_SnapshotRecord_node_tag,
@@ -81,6 +91,14 @@ size_t node_save(const struct node *node, struct node_cursor *cursor, char *buff
             return save_lost_process(lost, buffer);
     }
     return 0;
+}
+
+uint64_t node_snapshot_bytes(const struct node *node)
+{
+    return LIMIT_SNAPSHOT_ENDS_BYTES + lock_table_snapshot_bytes(node->table) +
+           lockfs_SnapshotNode_size + EXTRA_BYTES +
+           (uint64_t)node->lost_processes.used * (lockfs_SnapshotLostProcess_size + EXTRA_BYTES) +
+           node->pending_growth;
 }
 
 /* Restoring */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +21,8 @@
 enum {
     RETRY_MS_MIN = 1000, /* after a failure; doubled by each further one */
     RETRY_MS_MAX = 300 * 1000,
+    /* The loop comes first. */
+    CHILD_NICE = 5,
 };
 
 /* Loading */
@@ -91,13 +94,17 @@ static int list(const struct disk *disk, const char *directory, struct listing *
     return error ? error : listing->error;
 }
 
+/* An unfinished one has the room of the reserve, and gives it back. */
 static int remove_others(const struct disk *disk, const char *directory,
                          const struct listing *listing, char *message, size_t message_size)
 {
     for (size_t i = 0; i < listing->others_count; i++) {
-        const char *suffix = i < listing->unfinished_count ? ".new" : "";
-        struct snapshot__path path = snapshot__path(directory, listing->others[i], suffix);
-        int error = disk->unlink(disk->context, path.text);
+        bool unfinished = i < listing->unfinished_count;
+        struct snapshot__path path =
+            snapshot__path(directory, listing->others[i], unfinished ? ".new" : "");
+        struct snapshot__path reserve = snapshot__reserve_path(directory);
+        int error = unfinished ? disk->rename(disk->context, path.text, reserve.text)
+                               : disk->unlink(disk->context, path.text);
         if (error && error != -ENOENT) {
             snprintf(message, message_size, "%s: cannot remove this file: %s", path.text,
                      strerror(-error));
@@ -141,7 +148,14 @@ int snapshot_load(const struct disk *disk, const char *directory, struct node *n
 enum stage {
     IDLE,
     WRITING, /* the child does */
-    ON_POOL, /* it gets its name, or is removed */
+    ON_POOL, /* see enum work */
+};
+
+/* What the pool does. All of it ends with a reserve that is large enough, or as large as can be. */
+enum work {
+    GIVE_NAME,
+    GIVE_UP,
+    RESERVE_ONLY,
 };
 
 /* What happens on the pool. It outlives a writer that is closed meanwhile. */
@@ -149,9 +163,11 @@ struct finishing {
     uv_work_t request;
     uv_sem_t ended;
     struct snapshot_writer *writer; /* NULL: closed */
-    bool give_up;
+    enum work work;
     int error;
     uint64_t bytes;
+    uint64_t reserve_there;
+    uint64_t reserve_wanted;
 };
 
 /* The child, as the loop sees it. Freed when its handle is closed. */
@@ -183,16 +199,21 @@ struct snapshot_writer {
     uint64_t retry_at_ms;
     uint64_t retry_ms;
 
+    uint64_t needed_bytes;  /* by the next one, at most */
+    uint64_t reserve_bytes; /* while the child has the reserve, too */
+    uint64_t reserve_retry_at_ms;
+
     struct snapshot__output output; /* large: untouched before the first one */
 };
 
 static void begin(struct snapshot_writer *writer, const struct node *node);
-static void finish(struct snapshot_writer *writer, bool give_up);
+static void finish(struct snapshot_writer *writer, enum work work);
+static uint64_t wanted_reserve(const struct snapshot_writer *writer);
 
 int snapshot_writer_open(uv_loop_t *loop, const struct disk *disk, const char *directory,
                          const struct snapshot_options *options, const struct snapshot_info *last,
-                         const struct snapshot_handler *handler, void *context,
-                         struct snapshot_writer **ret_writer)
+                         const struct node *node, const struct snapshot_handler *handler,
+                         void *context, struct snapshot_writer **ret_writer)
 {
     if (strlen(directory) + SNAPSHOT__NAME_BYTES > sizeof((struct snapshot__path *)0)->text)
         return -ENAMETOOLONG;
@@ -213,6 +234,10 @@ int snapshot_writer_open(uv_loop_t *loop, const struct disk *disk, const char *d
     }
     if (!writer->options.log_bytes)
         writer->options.log_bytes = LIMIT_SNAPSHOT_LOG_BYTES;
+    if (!writer->options.ahead_bytes)
+        writer->options.ahead_bytes = LIMIT_SNAPSHOT_AHEAD_BYTES;
+    writer->needed_bytes = node_snapshot_bytes(node);
+    writer->reserve_bytes = snapshot__reserve(disk, directory, 0, wanted_reserve(writer));
     *ret_writer = writer;
     return 0;
 }
@@ -235,17 +260,45 @@ static bool is_due(const struct snapshot_writer *writer, uint64_t written_bytes,
     return since > enough;
 }
 
+static uint64_t ahead_of(const struct snapshot_writer *writer)
+{
+    return writer->needed_bytes / 8 + writer->options.ahead_bytes;
+}
+
+static uint64_t wanted_reserve(const struct snapshot_writer *writer)
+{
+    return writer->needed_bytes + ahead_of(writer);
+}
+
+/* Topped up when a quarter of what is ahead is used up, so that it is not done all the time, and
+ * enough is left for what happens while a snapshot is written. */
+static bool is_reserve_short(const struct snapshot_writer *writer)
+{
+    return writer->reserve_bytes < writer->needed_bytes + ahead_of(writer) / 4 * 3 &&
+           now_ms() >= writer->reserve_retry_at_ms;
+}
+
 void snapshot_writer_consider(struct snapshot_writer *writer, const struct node *node,
                               uint64_t written_bytes, bool short_of_room)
 {
-    if (writer->stage != IDLE || !is_due(writer, written_bytes, short_of_room) ||
-        now_ms() < writer->retry_at_ms)
+    writer->needed_bytes = node_snapshot_bytes(node);
+    if (writer->stage != IDLE)
         return;
-    node_get_applied(node, &writer->current.index, &writer->current.term);
-    if (writer->current.index <= writer->last.index)
-        return;
-    writer->current_written_bytes = written_bytes;
-    begin(writer, node);
+    if (is_due(writer, written_bytes, short_of_room) && now_ms() >= writer->retry_at_ms) {
+        node_get_applied(node, &writer->current.index, &writer->current.term);
+        if (writer->current.index > writer->last.index) {
+            writer->current_written_bytes = written_bytes;
+            begin(writer, node);
+            return;
+        }
+    }
+    if (is_reserve_short(writer))
+        finish(writer, RESERVE_ONLY);
+}
+
+uint64_t snapshot_writer_room(const struct snapshot_writer *writer)
+{
+    return writer->reserve_bytes;
 }
 
 __attribute__((format(printf, 2, 3))) static void give_up(struct snapshot_writer *writer,
@@ -255,12 +308,25 @@ __attribute__((format(printf, 2, 3))) static void give_up(struct snapshot_writer
     va_start(arguments, format);
     vsnprintf(writer->why, sizeof writer->why, format, arguments);
     va_end(arguments);
-    finish(writer, true);
+    finish(writer, GIVE_UP);
 }
 
 static void write_in_child(struct snapshot_writer *writer, const struct node *node, pid_t parent,
                            const char *path);
 static int watch(struct snapshot_writer *writer, pid_t pid);
+
+/* Into the room of the reserve, where there is one. */
+static int write_current(struct snapshot_writer *writer, const struct node *node, const char *path)
+{
+    const struct disk *disk = writer->disk;
+    struct snapshot__path reserve = snapshot__reserve_path(writer->directory);
+
+    int error = disk->rename(disk->context, reserve.text, path);
+    if (error && error != -ENOENT)
+        return error;
+    return snapshot__write(&writer->output, disk, path, node, writer->current.index,
+                           writer->current.term);
+}
 
 static void begin(struct snapshot_writer *writer, const struct node *node)
 {
@@ -270,12 +336,11 @@ static void begin(struct snapshot_writer *writer, const struct node *node)
 
     writer->stage = WRITING;
     if (writer->options.in_process) {
-        int error = snapshot__write(&writer->output, writer->disk, path.text, node,
-                                    writer->current.index, writer->current.term);
+        int error = write_current(writer, node, path.text);
         if (error)
             give_up(writer, "%s: %s", path.text, strerror(-error));
         else
-            finish(writer, false);
+            finish(writer, GIVE_NAME);
         return;
     }
     /* No handler of ours may run in the child: it would write into our loop's descriptors. */
@@ -301,8 +366,8 @@ static void write_in_child(struct snapshot_writer *writer, const struct node *no
         _exit(errno);
     if (getppid() != parent)
         _exit(ECANCELED);
-    _exit(-snapshot__write(&writer->output, writer->disk, path, node, writer->current.index,
-                           writer->current.term));
+    setpriority(PRIO_PROCESS, 0, CHILD_NICE); /* without, it is written as well */
+    _exit(-write_current(writer, node, path));
 }
 
 static void on_child_end(uv_poll_t *poll, int status, int events);
@@ -364,28 +429,34 @@ static void on_child_end(uv_poll_t *poll, int status, int events)
     else if (WEXITSTATUS(code))
         give_up(writer, "%s: %s", path.text, strerror(WEXITSTATUS(code)));
     else
-        finish(writer, false);
+        finish(writer, GIVE_NAME);
 }
 
-/* Its name, or its end */
+/* Its name, or its end, and the next one's room */
 
 static void finish_on_pool(uv_work_t *request);
 static void finished(uv_work_t *request, int status);
 
-static void finish(struct snapshot_writer *writer, bool give_up_current)
+static void finish(struct snapshot_writer *writer, enum work work)
 {
     struct finishing *finishing = calloc(1, sizeof *finishing);
 
     if (!finishing || uv_sem_init(&finishing->ended, 0)) {
-        /* The file stays until the next start. */
         free(finishing);
+        writer->reserve_retry_at_ms = now_ms() + RETRY_MS_MIN;
+        if (work == RESERVE_ONLY)
+            return;
+        /* The file stays until the next start, with the room of the reserve. */
         writer->stage = IDLE;
         writer->retry_at_ms = now_ms() + RETRY_MS_MAX;
+        writer->reserve_bytes = 0;
         return;
     }
     finishing->request.data = finishing;
     finishing->writer = writer;
-    finishing->give_up = give_up_current;
+    finishing->work = work;
+    finishing->reserve_there = work == RESERVE_ONLY ? writer->reserve_bytes : 0;
+    finishing->reserve_wanted = wanted_reserve(writer);
     writer->finishing = finishing;
     writer->stage = ON_POOL;
     int error = uv_queue_work(writer->loop, &finishing->request, finish_on_pool, finished);
@@ -402,18 +473,18 @@ static int size_of(const struct disk *disk, const char *path, uint64_t *ret_byte
     return error;
 }
 
-static void finish_on_pool(uv_work_t *request)
+static void finish_current(struct finishing *finishing)
 {
-    struct finishing *finishing = request->data;
     const struct snapshot_writer *writer = finishing->writer;
     const struct disk *disk = writer->disk;
+    struct snapshot__path reserve = snapshot__reserve_path(writer->directory);
     struct snapshot__path unfinished =
         snapshot__path(writer->directory, writer->current.index, ".new");
     struct snapshot__path path = snapshot__path(writer->directory, writer->current.index, "");
     struct snapshot__path older = snapshot__path(writer->directory, writer->last.index, "");
     int error = 0;
 
-    if (!finishing->give_up) {
+    if (finishing->work == GIVE_NAME) {
         error = size_of(disk, unfinished.text, &finishing->bytes);
         if (!error)
             error = disk->rename(disk->context, unfinished.text, path.text);
@@ -426,9 +497,20 @@ static void finish_on_pool(uv_work_t *request)
     /* The log is still whole: a snapshot whose name is not known to be durable may go. */
     if (error)
         disk->unlink(disk->context, path.text);
-    if (error || finishing->give_up)
-        disk->unlink(disk->context, unfinished.text);
+    if (error || finishing->work == GIVE_UP)
+        disk->rename(disk->context, unfinished.text, reserve.text);
     finishing->error = error;
+}
+
+static void finish_on_pool(uv_work_t *request)
+{
+    struct finishing *finishing = request->data;
+    const struct snapshot_writer *writer = finishing->writer;
+
+    if (finishing->work != RESERVE_ONLY)
+        finish_current(finishing);
+    finishing->reserve_there = snapshot__reserve(
+        writer->disk, writer->directory, finishing->reserve_there, finishing->reserve_wanted);
     uv_sem_post(&finishing->ended);
 }
 
@@ -452,10 +534,17 @@ static void finished(uv_work_t *request, int status)
     uv_sem_wait(&finishing->ended);
     writer->finishing = NULL;
     writer->stage = IDLE;
+    writer->reserve_bytes = finishing->reserve_there;
+    if (finishing->reserve_there < finishing->reserve_wanted)
+        writer->reserve_retry_at_ms = now_ms() + RETRY_MS_MIN;
+    if (finishing->work == RESERVE_ONLY) {
+        free_finishing(finishing);
+        return;
+    }
     if (finishing->error)
         snprintf(writer->why, sizeof writer->why, "%s: it cannot get its name: %s",
                  writer->directory, strerror(-finishing->error));
-    bool failed = finishing->error || finishing->give_up;
+    bool failed = finishing->error || finishing->work == GIVE_UP;
     if (failed) {
         writer->retry_at_ms = now_ms() + writer->retry_ms;
         writer->retry_ms =
@@ -483,7 +572,8 @@ void snapshot_writer_close(struct snapshot_writer *writer)
         uv_close((uv_handle_t *)&writer->child->poll, free_child);
         struct snapshot__path path =
             snapshot__path(writer->directory, writer->current.index, ".new");
-        writer->disk->unlink(writer->disk->context, path.text);
+        struct snapshot__path reserve = snapshot__reserve_path(writer->directory);
+        writer->disk->rename(writer->disk->context, path.text, reserve.text);
     }
     if (writer->finishing) {
         if (uv_cancel((uv_req_t *)&writer->finishing->request) != 0)

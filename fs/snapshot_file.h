@@ -10,8 +10,10 @@
  * A snapshot that does not check is an error, and never passed over: the log that was in it is
  * gone.
  *
- * Nothing is reserved for a snapshot on the disk. One that finds no room is given up and tried
- * again later; the log goes on, as far as it has room.
+ * Room for the next one is reserved on the disk: a preallocated file "reserve", at least as large
+ * as a snapshot of the present state can be, which the child writes into and which is made anew
+ * when the snapshot has its name. So it grows before the state may. Where the disk has no room for
+ * that, new work is refused, and a snapshot still finds its own.
  */
 #ifndef FS_SNAPSHOT_FILE_H
 #define FS_SNAPSHOT_FILE_H
@@ -46,6 +48,9 @@ struct snapshot_options {
     /* By how many bytes the log grows between two snapshots, at least, but twice the size of the
      * last one; 0: LIMIT_SNAPSHOT_LOG_BYTES. */
     uint64_t log_bytes;
+    /* What is reserved beyond an eighth more than the next one needs; 0:
+     * LIMIT_SNAPSHOT_AHEAD_BYTES. */
+    uint64_t ahead_bytes;
     /* For tests: in place of fork(2), or NULL; and no child at all, where the disk is one that a
      * child would not reach. */
     pid_t (*fork)(void);
@@ -61,17 +66,22 @@ struct snapshot_handler {
     void (*failed)(void *context, const char *why);
 };
 
-/* `last` is what snapshot_load() found. Returns 0 or a negative errno. */
+/* `last` is what snapshot_load() found, `node` what will be saved: the reserve is made for it, as
+ * far as there is room. Blocks. Returns 0 or a negative errno. */
 int snapshot_writer_open(uv_loop_t *loop, const struct disk *disk, const char *directory,
                          const struct snapshot_options *options, const struct snapshot_info *last,
-                         const struct snapshot_handler *handler, void *context,
-                         struct snapshot_writer **ret_writer);
+                         const struct node *node, const struct snapshot_handler *handler,
+                         void *context, struct snapshot_writer **ret_writer);
 
-/* Begins a snapshot of `node` where it is time for one and none is being written. `written_bytes`
- * is wal_written_bytes(), `short_of_room` wal_is_short_of_room(). Cheap, to be called after each
- * step; not during one, and not while the node replays. */
+/* Begins a snapshot of `node` where it is time for one and none is being written; makes the reserve
+ * larger where it is short. `written_bytes` is wal_written_bytes(), `short_of_room`
+ * wal_is_short_of_room(). Cheap, to be called after each step; not during one, and not while the
+ * node replays. */
 void snapshot_writer_consider(struct snapshot_writer *writer, const struct node *node,
                               uint64_t written_bytes, bool short_of_room);
+
+/* Bytes that the next snapshot may have: node_snapshot_bytes() must not exceed them. */
+uint64_t snapshot_writer_room(const struct snapshot_writer *writer);
 
 /* Gives up what is being written, and frees. NULL is fine. */
 void snapshot_writer_close(struct snapshot_writer *writer);

@@ -23,6 +23,10 @@ enum {
 
 static_assert(SNAPSHOT__BUFFER_BYTES >= LIMIT_SNAPSHOT_RECORD_BYTES + SNAPSHOT__FRAME_BYTES,
               "a record fits into an empty buffer");
+static_assert((int)SNAPSHOT__FRAME_BYTES == (int)LIMIT_SNAPSHOT_FRAME_BYTES &&
+                  SNAPSHOT__HEADER_BYTES + SNAPSHOT__FRAME_BYTES + SNAPSHOT__COUNT_BYTES <=
+                      (int)LIMIT_SNAPSHOT_ENDS_BYTES,
+              "what node_snapshot_bytes() counts");
 
 struct snapshot__path snapshot__path(const char *directory, uint64_t index, const char *suffix)
 {
@@ -109,13 +113,15 @@ int snapshot__write(struct snapshot__output *output, const struct disk *disk, co
 {
     output->disk = disk;
     output->offset = output->synced = output->count = 0;
-    output->file = disk->open(disk->context, path, O_RDWR | O_CREAT | O_EXCL);
+    output->file = disk->open(disk->context, path, O_RDWR | O_CREAT);
     if (output->file < 0)
         return output->file;
     put_header(output, index, term);
     int error = put_records(output, node);
     if (!error)
         error = flush(output);
+    if (!error)
+        error = disk->truncate(disk->context, output->file, output->offset);
     if (!error)
         error = disk->sync(disk->context, output->file);
     disk->close(disk->context, output->file);

@@ -45,10 +45,17 @@ struct snapshot__output {
     char buffer[SNAPSHOT__BUFFER_BYTES];
 };
 
-/* Writes and syncs a whole snapshot of `node` as `path`, which must not exist. Calls nothing that a
- * child of fork() must not call, where the disk's calls do not. */
+/* Writes and syncs a whole snapshot of `node` as `path`; what is there already gives its room.
+ * Calls nothing that a child of fork() must not call, where the disk's calls do not. */
 int snapshot__write(struct snapshot__output *output, const struct disk *disk, const char *path,
                     const struct node *node, uint64_t index, uint64_t term);
+
+struct snapshot__path snapshot__reserve_path(const char *directory);
+
+/* Makes the reserve `wanted` bytes large, of which it has `there`, as far as the disk has room.
+ * Returns how large it is. */
+uint64_t snapshot__reserve(const struct disk *disk, const char *directory, uint64_t there,
+                           uint64_t wanted);
 
 /* Restores `node` from the snapshot `index`. */
 int snapshot__read(const struct disk *disk, const char *directory, uint64_t index,

@@ -110,6 +110,7 @@ static void step_once(struct bench *bench, struct node_event *event)
     event->now_ms = bench->now_ms;
     event->wall_ms = bench->wall_ms;
     event->log_room = bench->log_room;
+    event->snapshot_room = bench->snapshot_room;
     node_step(bench->node, event, sink, bench);
 }
 
@@ -185,7 +186,7 @@ struct bench *bench_open(const struct node_limits *limits)
     struct bench *bench = calloc(1, sizeof *bench);
     bench->now_ms = 1000000;
     bench->wall_ms = 1700000000000;
-    bench->log_room = UINT64_MAX / 2;
+    bench->log_room = bench->snapshot_room = UINT64_MAX / 2;
     boot(bench, limits);
     return bench;
 }

@@ -20,6 +20,7 @@ struct bench {
     uint64_t now_ms;
     int64_t wall_ms;
     uint64_t log_room;
+    uint64_t snapshot_room;
     /* The disk. */
     uint64_t term;
     uint64_t vote;

@@ -150,9 +150,7 @@ enum verdict {
 /* Called first in each call, with the mutex. */
 static enum verdict begin(struct powerless_disk *disk, enum powerless_call call, int *ret_error)
 {
-    bool changes = call == POWERLESS_CREATE || call == POWERLESS_WRITE || call == POWERLESS_SYNC ||
-                   call == POWERLESS_SYNC_DIRECTORY || call == POWERLESS_RENAME ||
-                   call == POWERLESS_UNLINK;
+    bool changes = call != POWERLESS_OPEN && call != POWERLESS_READ && call != POWERLESS_LIST;
     *ret_error = -EIO;
     if (disk->stopped)
         return REFUSE;
@@ -253,6 +251,42 @@ static int do_write(struct powerless_disk *disk, int at, const char *data, size_
     return 0;
 }
 
+static int do_allocate(struct powerless_disk *disk, int at, uint64_t offset, uint64_t len)
+{
+    static const char zeros[16 << 10];
+    int error;
+    struct file *file = opened(disk, at);
+    enum verdict verdict = begin(disk, POWERLESS_ALLOCATE, &error);
+    if (verdict == REFUSE)
+        return error;
+    uint64_t there = used(disk);
+    uint64_t room = disk->capacity > there ? disk->capacity - there : 0;
+    uint64_t end = offset + len;
+    if (verdict == FAIL)
+        end -= powerless__random(&disk->random, len + 1);
+    if (verdict == GO && end > file->size_seen && end - file->size_seen > room) {
+        end = file->size_seen + room;
+        error = -ENOSPC;
+        verdict = FAIL;
+    }
+    while (file->size_seen < end) {
+        uint64_t more = end - file->size_seen;
+        file_write(file, zeros, more < sizeof zeros ? (size_t)more : sizeof zeros, file->size_seen);
+    }
+    return verdict == GO ? 0 : error;
+}
+
+static int do_truncate(struct powerless_disk *disk, int at, uint64_t size)
+{
+    int error;
+    struct file *file = opened(disk, at);
+    enum verdict verdict = begin(disk, POWERLESS_TRUNCATE, &error);
+    if (verdict == REFUSE || (verdict == FAIL && !disk->stopped))
+        return error;
+    file_truncate(file, size);
+    return verdict == GO ? 0 : error;
+}
+
 static int do_sync(struct powerless_disk *disk, int at)
 {
     int error;
@@ -350,6 +384,24 @@ static int call_write(void *context, int file, const void *data, size_t len, uin
     return result;
 }
 
+static int call_allocate(void *context, int file, uint64_t offset, uint64_t len)
+{
+    struct powerless_disk *disk = context;
+    pthread_mutex_lock(&disk->mutex);
+    int result = do_allocate(disk, file, offset, len);
+    pthread_mutex_unlock(&disk->mutex);
+    return result;
+}
+
+static int call_truncate(void *context, int file, uint64_t size)
+{
+    struct powerless_disk *disk = context;
+    pthread_mutex_lock(&disk->mutex);
+    int result = do_truncate(disk, file, size);
+    pthread_mutex_unlock(&disk->mutex);
+    return result;
+}
+
 static int call_sync(void *context, int file)
 {
     struct powerless_disk *disk = context;
@@ -414,6 +466,8 @@ struct powerless_disk *powerless_disk_new(uint64_t seed)
         .size = call_size,
         .read = call_read,
         .write = call_write,
+        .allocate = call_allocate,
+        .truncate = call_truncate,
         .sync = call_sync,
         .sync_directory = call_sync_directory,
         .rename = call_rename,

@@ -4,9 +4,10 @@
  *
  * At a loss of power each 512-byte sector of each write that was not synced has reached the disk or
  * not, at random, but of several writes to one sector never a later one without the earlier. Of the
- * changes of names that were not synced the first few have, a random number of them. A sync that
- * fails loses writes as Linux does: they go on being seen, no later sync writes them, and the next
- * loss of power shows what is missing.
+ * changes of names that were not synced the first few have, a random number of them. Room that was
+ * allocated is a write of zeros, a file that was cut off and not synced is cut off or not. A sync
+ * that fails loses writes as Linux does: they go on being seen, no later sync writes them, and the
+ * next loss of power shows what is missing.
  *
  * Paths are strings without meaning: there is one flat set of them, and a directory is what stands
  * before the last slash. All functions may be called from any thread. To replay a run, let libuv's
@@ -27,6 +28,8 @@ enum powerless_call {
     POWERLESS_OPEN,   /* open without */
     POWERLESS_READ,
     POWERLESS_WRITE,
+    POWERLESS_ALLOCATE,
+    POWERLESS_TRUNCATE,
     POWERLESS_SYNC,
     POWERLESS_SYNC_DIRECTORY,
     POWERLESS_RENAME,
@@ -43,8 +46,9 @@ void powerless_disk_free(struct powerless_disk *disk);
 const struct disk *powerless_disk_calls(struct powerless_disk *disk);
 
 /* Stops the world at the n-th call from now, n >= 1, of those that change something: create, write,
- * sync, sync_directory, rename, unlink. That call may do a part of its work. It fails with EIO, and
- * so does every later call, reads included, until the power is back. 0: does not stop. */
+ * allocate, truncate, sync, sync_directory, rename, unlink. That call may do a part of its work. It
+ * fails with EIO, and so does every later call, reads included, until the power is back. 0: does
+ * not stop. */
 void powerless_disk_stop_at(struct powerless_disk *disk, uint64_t n);
 bool powerless_disk_stopped(struct powerless_disk *disk);
 /* How many calls changed something so far. */
@@ -62,7 +66,8 @@ void powerless_disk_fail(struct powerless_disk *disk, enum powerless_call call, 
                          uint64_t times, int error);
 uint64_t powerless_disk_count(struct powerless_disk *disk, enum powerless_call call);
 
-/* Bytes of all files together, beyond which a write fails with -ENOSPC. At first there is no end.
+/* Bytes of all files together, beyond which a write or an allocation fails with -ENOSPC. At first
+ * there is no end.
  */
 void powerless_disk_set_capacity(struct powerless_disk *disk, uint64_t bytes);
 uint64_t powerless_disk_used(struct powerless_disk *disk);

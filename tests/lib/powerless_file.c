@@ -111,8 +111,17 @@ void file_write(struct file *file, const char *bytes, size_t len, uint64_t offse
     }
 }
 
+void file_truncate(struct file *file, uint64_t size)
+{
+    if (size < file->size_seen)
+        file_put(file, FILE_SEEN, size, NULL, (size_t)(file->size_seen - size));
+    file->size_seen = size;
+    file->is_cut = true;
+}
+
 static void drop_pending(struct file *file)
 {
+    file->is_cut = false;
     for (size_t i = 0; i < file->pending_count; i++)
         free(file->pending[i].bytes);
     file->pending_count = 0;
@@ -149,9 +158,13 @@ static void set_lost(struct file *file, uint64_t offset)
 /* Sectors survive or do not, `percent` of them. The file goes on being seen as it was. */
 void file_lose(struct file *file, uint64_t *random, uint64_t percent)
 {
-    if (!file->pending_count)
-        return;
-    file->lost = powerless__must(calloc(1, (size_t)(file->size_seen / SECTOR_BYTES / 8 + 1)));
+    bool is_cut = file->is_cut && powerless__random(random, 100) < percent;
+    uint64_t reach = file->size_seen;
+
+    for (size_t i = 0; i < file->pending_count; i++)
+        if (file->pending[i].offset + file->pending[i].len > reach)
+            reach = file->pending[i].offset + file->pending[i].len;
+    file->lost = powerless__must(calloc(1, (size_t)(reach / SECTOR_BYTES / 8 + 1)));
     for (size_t i = 0; i < file->pending_count; i++) {
         const struct pending *pending = &file->pending[i];
         uint64_t end = pending->offset + pending->len;
@@ -168,6 +181,8 @@ void file_lose(struct file *file, uint64_t *random, uint64_t percent)
             at += part;
         }
     }
+    if (is_cut && file->size_durable > file->size_seen)
+        file->size_durable = file->size_seen;
     free(file->lost);
     file->lost = NULL;
     drop_pending(file);

@@ -5,6 +5,7 @@
 #ifndef TESTS_POWERLESS_FILE_H
 #define TESTS_POWERLESS_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,6 +35,7 @@ struct file {
     struct pending *pending; /* written, and not synced */
     size_t pending_count;
     size_t pending_capacity;
+    bool is_cut;         /* since the last sync */
     unsigned char *lost; /* while power is cut: sectors that take no more of what was pending */
 };
 
@@ -47,6 +49,8 @@ void file_put(struct file *file, enum side side, uint64_t offset, const char *by
 void file_get(const struct file *file, uint64_t offset, char *bytes, size_t len);
 /* Seen at once, durable with file_sync(). */
 void file_write(struct file *file, const char *bytes, size_t len, uint64_t offset);
+/* Likewise. */
+void file_truncate(struct file *file, uint64_t size);
 void file_sync(struct file *file);
 /* Of what is not synced, `percent` of the sectors become durable, and the others never will. What
  * is seen stays as it is. */

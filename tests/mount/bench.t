@@ -17,7 +17,8 @@ def test():
     result = bench("--smoke", BENCH_DIR=t.base())
     if not t.same(result.returncode, 0, "every measurement succeeds"):
         t.note(result.stderr)
-    for title in ("Acquire and release", "Hand-offs", "Per cycle", "The lock table", "Targets"):
+    for title in ("Acquire and release", "Hand-offs", "Per cycle", "The lock table", "A snapshot",
+                  "Turns of the loop", "Targets"):
         t.ok(title in result.stdout, "a table: " + title)
     t.same(os.listdir(t.base()), [".pids"] if os.path.exists(t.base() + "/.pids") else [],
            "nothing is left behind")

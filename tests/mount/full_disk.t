@@ -1,5 +1,6 @@
 #!/usr/bin/python3 -B
-"""A full disk: a clear error, releases go on, and nothing is damaged."""
+"""A full disk: what lives within the room that is reserved goes on, what does not gets a clear error,
+releases go on, and nothing is damaged."""
 
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import lockfs_test as t
 
 CONTENT = b"c" * 4096
+CLAIMS_EACH = 400  # open files of one process
 SAYS_FULL = re.compile("space|full|room", re.IGNORECASE)
 
 
@@ -35,23 +37,63 @@ class Disk:
 
 
 def use_up(node):
-    """Claims and writes until a claim is refused. How many there were, and the error."""
-    agent = t.Agent()
-    cycles, got, path = 0, None, node.path("busy", "x")
-    while cycles < 100000:
-        got = t.outcome(agent.acquire, path)
+    """Claims, writes and keeps until a claim is refused. Who holds, and the error."""
+    agents, claims, got = [], 0, None
+    while claims < 20 * CLAIMS_EACH:
+        if claims % CLAIMS_EACH == 0:
+            agents.append(t.Agent())
+        got = t.outcome(agents[-1].acquire, node.path("use-%d" % claims))
         if not isinstance(got, int):
             break
-        t.outcome(agent.write, got, CONTENT)
-        agent.close(got)
-        cycles += 1
-    agent.kill()
-    t.note("%d claims, then %s" % (cycles, got))
-    return got
+        t.outcome(agents[-1].write, got, CONTENT)
+        claims += 1
+    t.note("%d claims, then %s" % (claims, got))
+    return agents, got
+
+
+def files(node, pattern):
+    return sorted(name for name in os.listdir(node.data) if re.fullmatch(pattern, name))
+
+
+def churn(node):
+    result = t.run([t.helper("churn"), node.path("busy"), "8", "3000"], 200)
+    if result.returncode != 0:
+        t.note(result.stderr)
+    return result.returncode == 0
+
+
+def cycles(disk):
+    """The log is cut off on a full disk, by snapshots that have their room, as often as need be."""
+    node = t.Node(data=disk.path + "/data").start()
+    os.mkdir(node.path("busy"))
+    kept = t.Agent()
+    number = kept.token_of(kept.acquire(node.path("kept")))
+    disk.fill()
+    firsts, rounds = set(), 0
+    while rounds < 60 and len(firsts) < 3 and churn(node):
+        firsts.add(files(node, r"log-\d+")[0])
+        rounds += 1
+    t.note("%d rounds; log files %s" % (rounds, files(node, r"log-\d+")))
+    t.same(len(firsts), 3, "on a full disk, the work goes on, and the log is cut off")
+    t.same(len(files(node, r"snapshot-\d+")), 1, "behind a snapshot")
+    t.ok(os.stat(node.data + "/reserve").st_blocks * 512 >= 1 << 20, "there is room for another")
+    last = number_of_last(node)
+    kept.kill()
+    node.kill()
+    node.start()
+    t.ok(number_of_last(node) >= last > number, "what it led to is known to the next daemon")
+    t.same(t.cat(node.path("holders")), "", "no claim is left")
+    t.ok(churn(node), "and goes on")
+    t.same([line for line in node.log().splitlines() if "error" in line], [], "without an error")
+    node.stop()
+    disk.free()
+
+
+def number_of_last(node):
+    return int(re.search(r"^token (\d+)$", t.cat(node.path(".lockfs", "status")), re.MULTILINE)[1])
 
 
 def full(node, disk):
-    os.mkdir(node.path("busy"))
     os.mkdir(node.path("kept"))
     holders = [t.Agent() for _ in range(8)]
     creates = [agent.acquire(node.path("held-%d" % i)) for i, agent in enumerate(holders)]
@@ -62,13 +104,18 @@ def full(node, disk):
     waiter.begin("flock", fw, t.EXCLUSIVE)
     t.wait_until(lambda: t.cat(node.path("waiters")))
     disk.fill()
-    t.same(use_up(node), "ENOSPC", "a claim on the full disk")
+    users, error = use_up(node)
+    t.same(error, "ENOSPC", "a claim on the full disk")
     t.ok(t.wait_until(lambda: SAYS_FULL.search(node.log())), "the log says why")
     t.note("it says: " + node.log().strip().splitlines()[-1])
     t.fails("ENOSPC", "flock", t.flock_file, node.path("other"), t.EXCLUSIVE | t.NONBLOCK)
     t.fails("ENOSPC", "mkdir", os.mkdir, node.path("new"))
-    t.same(len(t.rows(node.path("holders"))), 16, "what is held is held, and can be looked at")
+    names = [row.file for row in t.rows(node.path("holders"))]
+    t.same(sum(not name.startswith("use-") for name in names), 16,
+           "what is held is held, and can be looked at")
     t.ok(holders[0].token_of(creates[0]) > 0, "its number can be read")
+    for agent in users:
+        agent.kill()
     for agent, fd in zip(holders, creates):
         agent.close(fd)
     for agent, fd in zip(holders[1:], flocks[1:]):
@@ -95,7 +142,10 @@ def restarts(node, disk):
             fd = agent.acquire(node.path("kept", "x"))
             numbers.append(agent.token_of(fd))
             disk.fill()
-            t.same(use_up(node), "ENOSPC", "full again")
+            users, error = use_up(node)
+            t.same(error, "ENOSPC", "full again")
+            for user in users:
+                user.kill()
             if how == "kill":
                 node.kill()
             else:
@@ -130,6 +180,7 @@ def _once(node, numbers):
 
 def test():
     disk = Disk(64)
+    cycles(disk)
     node = t.Node(data=disk.path + "/data").start()
     full(node, disk)
     restarts(node, disk)

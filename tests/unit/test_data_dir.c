@@ -155,6 +155,9 @@ static void test_identity(void)
     write_file("identity/log-0000000000000001", "");
     expect_refused("identity", -EBADMSG, "missing", "a log without an identity");
     unlink(in_scratch("identity/log-0000000000000001"));
+    write_file("identity/reserve", "");
+    expect_refused("identity", -EBADMSG, "missing", "a reserve without one");
+    unlink(in_scratch("identity/reserve"));
     write_file("identity/mine", "of somebody");
     expect_refused("identity", -ENOTEMPTY, "mine", "a directory with files of somebody");
     len = read_file("identity/mine", bad, sizeof bad);

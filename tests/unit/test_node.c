@@ -369,6 +369,34 @@ static void test_full_log(void)
     bench_close(bench);
 }
 
+static void test_full_snapshot(void)
+{
+    struct bench *bench = bench_open(&bench_limits);
+    uint64_t inode, handle;
+    tap_equal(bench_create(bench, NODE_ROOT_INODE, "f", true, 7, &inode, &handle), 0, "a claim");
+    bench->snapshot_room = node_snapshot_bytes(bench->node) + LIMIT_SNAPSHOT_GROWTH_BYTES;
+    bench->auto_persist = false;
+    tap_equal(bench_mkdir(bench, NODE_ROOT_INODE, "l", NULL), -EINPROGRESS, "the last new work");
+    tap_ok(node_snapshot_bytes(bench->node) > bench->snapshot_room - LIMIT_SNAPSHOT_GROWTH_BYTES,
+           "counts from the moment that it is under way");
+    tap_equal(bench_flock(bench, 1, inode, handle, NODE_FLOCK_SHARED, false, 8), -ENOSPC,
+              "no room for more");
+    tap_equal(bench->notices[0], NODE_NOTICE_LOG_FULL, "the operator is told");
+    bench_persist(bench);
+    bench->auto_persist = true;
+    tap_equal(bench_named(bench, NODE_OP_RMDIR, NODE_ROOT_INODE, "l", 8), 0,
+              "what makes nothing larger is done");
+    bench->snapshot_room = node_snapshot_bytes(bench->node);
+    uint64_t bytes = node_snapshot_bytes(bench->node);
+    bench_release(bench, inode, handle);
+    tap_equal(node_claims_held(bench->node), 0, "a release needs none");
+    tap_ok(node_snapshot_bytes(bench->node) < bytes, "and makes some");
+    bench->snapshot_room = UINT64_MAX / 2;
+    tap_equal(bench_create(bench, NODE_ROOT_INODE, "g", true, 7, NULL, NULL), 0,
+              "with room again, all goes on");
+    bench_close(bench);
+}
+
 static void test_limits(void)
 {
     struct node_limits limits = bench_limits;
@@ -479,6 +507,7 @@ int main(void)
     test_restart();
     test_drain();
     test_full_log();
+    test_full_snapshot();
     test_limits();
     test_names();
     return tap_done();

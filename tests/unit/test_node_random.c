@@ -176,6 +176,22 @@ static void charge(void)
     }
     if (run.bench->failed)
         fail("the node gave up: %s", run.bench->failed);
+    if (node_snapshot_bytes(run.bench->node) > run.bench->snapshot_room)
+        fail("a snapshot may take %" PRIu64 " bytes of %" PRIu64,
+             node_snapshot_bytes(run.bench->node), run.bench->snapshot_room);
+}
+
+/* A snapshot is as large as it may be, or smaller. */
+static void check_snapshot(void)
+{
+    struct node_cursor cursor = {0};
+    char record[LIMIT_SNAPSHOT_RECORD_BYTES];
+    uint64_t bytes = LIMIT_SNAPSHOT_ENDS_BYTES;
+    for (size_t len; (len = node_save(run.bench->node, &cursor, record));)
+        bytes += len + LIMIT_SNAPSHOT_FRAME_BYTES;
+    if (bytes > node_snapshot_bytes(run.bench->node))
+        fail("a snapshot takes %" PRIu64 " bytes, not %" PRIu64, bytes,
+             node_snapshot_bytes(run.bench->node));
 }
 
 static void step(struct node_event event)
@@ -696,6 +712,9 @@ static bool is_used(uint32_t slot)
 static void change_room(void)
 {
     tight = !tight;
+    run.bench->snapshot_room = tight && one_in(2) ? node_snapshot_bytes(run.bench->node) +
+                                                        below(2 * LIMIT_SNAPSHOT_GROWTH_BYTES)
+                                                  : plenty;
     run.bench->log_room =
         tight ? node_log_reserve(run.bench->node) + below(4 * LIMIT_COMMAND_BYTES) : plenty;
 }
@@ -728,10 +747,13 @@ static void find_dirs(void)
 /* Power goes, or a daemon dies. */
 static void restart(void)
 {
-    run.bench->log_room = plenty;
+    run.bench->log_room = run.bench->snapshot_room = plenty;
     tight = false;
     forget_all();
+    uint64_t bytes = node_snapshot_bytes(run.bench->node);
     bench_restart(run.bench, &limits);
+    if (node_snapshot_bytes(run.bench->node) > bytes)
+        fail("what a restart has ended takes more of a snapshot than it did");
     run.bench->auto_persist = false;
     entries_charged = run.bench->entries_count;
     seen[SEEN_RESTART]++;
@@ -796,7 +818,7 @@ static void check_quiet(void)
 
 static void go_quiet(void)
 {
-    run.bench->log_room = plenty;
+    run.bench->log_room = run.bench->snapshot_room = plenty;
     tight = false;
     bool drain = one_in(4);
     if (drain) {
@@ -863,6 +885,7 @@ static void random_step(void)
         persist(one_in(8));
     } else if (one_in(4)) {
         run.what = "room";
+        check_snapshot();
         change_room();
     } else if (one_in(40)) {
         run.what = "restart";
@@ -877,7 +900,7 @@ static void run_round(void)
 {
     run.bench = bench_open(&limits);
     run.bench->auto_persist = false;
-    run.bench->log_room = plenty;
+    run.bench->log_room = run.bench->snapshot_room = plenty;
     entries_charged = run.bench->entries_count;
     tight = false;
     forget_all();

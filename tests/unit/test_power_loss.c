@@ -24,6 +24,7 @@
 
 enum { SLOTS = 16, LOCKS = 6, CUTS = 1200, CUTS_PER_DISK = 15, HELD_MAX = 64 };
 enum { SEGMENT_BYTES = 24 << 10, SNAPSHOT_LOG_BYTES = 5000, LOG_AHEAD_BYTES = 64 << 10 };
+enum { RESERVE_AHEAD_BYTES = 64 << 10 };
 
 /* What the callers were told. */
 struct acknowledged {
@@ -197,6 +198,8 @@ static void step_once(struct machine *machine, struct node_event *event)
     event->now_ms = 1000;
     event->wall_ms = 1000;
     event->log_room = machine->wal ? wal_room(machine->wal) : 0;
+    event->snapshot_room =
+        machine->snapshots ? snapshot_writer_room(machine->snapshots) : UINT64_MAX;
     node_step(machine->node, event, sink, machine);
 }
 
@@ -349,9 +352,11 @@ static bool boot(struct machine *machine)
         uv_run(&machine->loop, UV_RUN_ONCE);
     if (machine->ready && machine->has_snapshots) {
         static const struct snapshot_options options = {.log_bytes = SNAPSHOT_LOG_BYTES,
+                                                        .ahead_bytes = RESERVE_AHEAD_BYTES,
                                                         .in_process = true};
         error = snapshot_writer_open(&machine->loop, &machine->calls_of_disk, "/log", &options,
-                                     &snapshot, &snapshot_handler, machine, &machine->snapshots);
+                                     &snapshot, machine->node, &snapshot_handler, machine,
+                                     &machine->snapshots);
         assert(!error);
         if (snapshot.index)
             drop_log(machine, snapshot.index);

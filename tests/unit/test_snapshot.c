@@ -90,6 +90,13 @@ static bool is_same(const struct records *a, const struct records *b)
            memcmp(a->bytes, b->bytes, a->starts[a->count]) == 0;
 }
 
+/* Whether they take no more of a file than they may. */
+static bool is_in_bound(const struct records *records, const struct lock_table *table)
+{
+    return records->starts[records->count] + records->count * LIMIT_SNAPSHOT_FRAME_BYTES <=
+           lock_table_snapshot_bytes(table);
+}
+
 static bool restore(struct lock_table *table, const struct records *records)
 {
     struct lock_table_restoring restoring = {0};
@@ -142,6 +149,7 @@ struct life {
     struct table twin; /* restored from a snapshot; table NULL: not yet */
     struct effects effects;
     struct effects twin_effects;
+    uint64_t beyond_growth; /* commands that made a snapshot larger than they may */
 };
 
 /* One command to both; the model goes along, since commands are made up from it. */
@@ -152,6 +160,7 @@ static bool step(struct life *life)
     struct delay_view delay = {0};
     uint64_t highest_lock = life->model->highest_lock;
     bool same = true;
+    uint64_t bytes = lock_table_snapshot_bytes(life->table.table);
 
     random_commands_next(&life->commands, &command);
     char *name = malloc(command.name.len + 1);
@@ -161,6 +170,8 @@ static bool step(struct life *life)
     life->effects.count = life->twin_effects.count = 0;
     struct command_result result =
         lock_table_apply(life->table.table, &command, keep_effect, &life->effects);
+    bytes += lock_table_snapshot_growth(&command);
+    life->beyond_growth += lock_table_snapshot_bytes(life->table.table) > bytes;
     if (life->twin.table) {
         twin_result =
             lock_table_apply(life->twin.table, &command, keep_effect, &life->twin_effects);
@@ -225,6 +236,7 @@ static void test_round_trips(const struct profile *profile, uint64_t seed, uint6
 {
     static struct life life;
     bool restored = true, same_digest = true, same_bytes = true, same_answers = true;
+    bool in_bound = true;
 
     for (uint64_t round = 0; round < rounds; round++) {
         life_begin(&life, profile, seed + round);
@@ -237,6 +249,7 @@ static void test_round_trips(const struct profile *profile, uint64_t seed, uint6
                       same_digest;
         struct records again = save(life.twin.table);
         same_bytes = is_same(&records, &again) && same_bytes;
+        in_bound = is_in_bound(&records, life.table.table) && in_bound;
         seen.records += records.count;
         count(life.table.table);
         for (int i = 0; i < STEPS_AFTER; i++) {
@@ -245,6 +258,7 @@ static void test_round_trips(const struct profile *profile, uint64_t seed, uint6
         }
         same_digest = lock_table_digest(life.twin.table) == lock_table_digest(life.table.table) &&
                       same_digest;
+        in_bound = in_bound && !life.beyond_growth;
         records_free(&again);
         records_free(&records);
         life_end(&life);
@@ -252,6 +266,7 @@ static void test_round_trips(const struct profile *profile, uint64_t seed, uint6
     tap_ok(restored, "%s: what was saved is restored", profile->name);
     tap_ok(same_digest, "%s: the states are the same, and stay so", profile->name);
     tap_ok(same_bytes, "%s: saved again it is the same bytes", profile->name);
+    tap_ok(in_bound, "%s: it is never larger than it may be", profile->name);
     tap_ok(same_answers, "%s: and goes on with the same answers and effects", profile->name);
 }
 
@@ -402,6 +417,51 @@ static void test_empty(void)
     free(twin.memory);
 }
 
+/* Where every number is as large as can be. */
+static void test_largest(void)
+{
+    struct table table = table_new(&lock_table_limits_default);
+    char name[LIMIT_NAME_BYTES];
+    char content[LIMIT_CONTENT_BYTES];
+    uint64_t bytes = lock_table_snapshot_bytes(table.table);
+    struct command command = {
+        .type = COMMAND_INCARNATION,
+        .node = UINT64_MAX,
+        .incarnation = UINT64_MAX,
+        .stamp_ms = -1,
+        .lock = LOCK_TABLE_ROOT,
+        .name = {name, sizeof name},
+        .handle = UINT64_MAX,
+        .kind = CLAIM_CREATE,
+        .claim_mode = CLAIM_EXCLUSIVE,
+        .ttl_ms = UINT32_MAX,
+        .process = {.pid = UINT32_MAX, .start = UINT64_MAX, .comm = "of fifteen byte"},
+        .mode = 07777,
+        .uid = UINT32_MAX,
+        .gid = UINT32_MAX,
+        .data = {content, sizeof content},
+    };
+    static const enum command_type types[] = {COMMAND_INCARNATION, COMMAND_MKDIR, COMMAND_ACQUIRE,
+                                              COMMAND_WRITE};
+    bool in_bound = true;
+
+    memset(name, 'x', sizeof name);
+    memset(content, 'y', sizeof content);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        command.type = types[i];
+        command.seq = i;
+        name[0] = (char)('a' + i);
+        bytes += lock_table_snapshot_growth(&command);
+        struct command_result result = lock_table_apply(table.table, &command, drop_effect, NULL);
+        struct records records = save(table.table);
+        in_bound = result.error == 0 && is_in_bound(&records, table.table) &&
+                   lock_table_snapshot_bytes(table.table) <= bytes && in_bound;
+        records_free(&records);
+    }
+    tap_ok(in_bound, "the largest records are no larger than they may be");
+    free(table.memory);
+}
+
 static uint64_t from_environment(const char *name, uint64_t otherwise)
 {
     const char *value = getenv(name);
@@ -418,6 +478,7 @@ int main(void)
     random_state = seed | 1;
 
     test_empty();
+    test_largest();
     for (size_t i = 0; i < random_profiles_count; i++) {
         test_round_trips(&random_profiles[i], seed + i * 1000, rounds);
         test_damage(&random_profiles[i], seed + i * 1000 + 500);

@@ -242,8 +242,8 @@ static void rig_open(struct rig *rig, const struct disk *disk, const char *direc
     *rig = (struct rig){.bench = busy_bench()};
     int error = uv_loop_init(&rig->loop);
     error = error ? error
-                  : snapshot_writer_open(&rig->loop, disk, directory, options, &last, &handler, rig,
-                                         &rig->writer);
+                  : snapshot_writer_open(&rig->loop, disk, directory, options, &last,
+                                         rig->bench->node, &handler, rig, &rig->writer);
     if (error)
         abort();
 }
@@ -374,11 +374,9 @@ static void test_disk_errors(void)
         int error;
         const char *name;
     } faults[] = {
-        {POWERLESS_CREATE, -ENOSPC, "create"},
-        {POWERLESS_WRITE, -ENOSPC, "write"},
-        {POWERLESS_SYNC, -EIO, "sync"},
-        {POWERLESS_RENAME, -EIO, "rename"},
-        {POWERLESS_SYNC_DIRECTORY, -EIO, "names"},
+        {POWERLESS_CREATE, -ENOSPC, "create"},  {POWERLESS_WRITE, -ENOSPC, "write"},
+        {POWERLESS_TRUNCATE, -EIO, "truncate"}, {POWERLESS_SYNC, -EIO, "sync"},
+        {POWERLESS_RENAME, -EIO, "rename"},     {POWERLESS_SYNC_DIRECTORY, -EIO, "names"},
     };
 
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
@@ -391,7 +389,10 @@ static void test_disk_errors(void)
         powerless_disk_fail(disk, faults[i].call, 1, 1, faults[i].error);
         rig_grow(&rig, 2000, false);
         tap_ok(rig.done == 0 && rig.failed == 1, "%s fails: %s", faults[i].name, rig.why);
-        tap_equal(powerless_disk_used(disk), 0, "%s: nothing is left", faults[i].name);
+        char byte;
+        tap_ok(powerless_disk_peek(disk, DIRECTORY "/reserve", 0, &byte, 1) &&
+                   powerless_disk_used(disk) == snapshot_writer_room(rig.writer),
+               "%s: nothing but the reserve is left", faults[i].name);
         tap_ok(load(calls, DIRECTORY, &info, &digest) == 0 && info.index == 0,
                "%s: there is no snapshot", faults[i].name);
         rig_close(&rig);
@@ -399,25 +400,94 @@ static void test_disk_errors(void)
     }
 }
 
-/* A full disk: an earlier try than the size of the log asks for, and another one later. */
+/* A full disk: an earlier try than the size of the log asks for, which finds its room. Once more
+ * than the state needs is made of it, until others take what a snapshot has left over. */
 static void test_full_disk(void)
 {
-    const struct snapshot_options options = {.log_bytes = 1 << 30, .in_process = true};
+    const struct snapshot_options options = {
+        .log_bytes = 1 << 30, .ahead_bytes = 100000, .in_process = true};
+    struct powerless_disk *disk = powerless_disk_new(1);
+    struct rig rig;
+    uint64_t inode;
+
+    rig_open(&rig, powerless_disk_calls(disk), DIRECTORY, &options);
+    uint64_t room = snapshot_writer_room(rig.writer);
+    tap_equal(powerless_disk_used(disk), room, "room for a snapshot is there from the start");
+    tap_ok(room >= node_snapshot_bytes(rig.bench->node) + options.ahead_bytes, "and more");
+    powerless_disk_set_capacity(disk, room);
+    rig_grow(&rig, LIMIT_SEGMENT_BYTES + 1, false);
+    tap_ok(!rig.done && !rig.failed, "as long as there is room, the log may grow");
+    for (unsigned i = 1; i <= 3; i++) {
+        char name[] = {(char)('0' + i), '\0'};
+        bench_mkdir(rig.bench, NODE_ROOT_INODE, name, &inode);
+        rig_grow(&rig, LIMIT_SEGMENT_BYTES + 1, true);
+        tap_ok(rig.done == i && !rig.failed, "without, a snapshot is made: %u %s", i, rig.why);
+        tap_ok(snapshot_writer_room(rig.writer) >= node_snapshot_bytes(rig.bench->node),
+               "and there is room for another one");
+        tap_ok(powerless_disk_used(disk) <= room, "in the same room");
+    }
+    rig_close(&rig);
+    powerless_disk_free(disk);
+}
+
+/* Where there is no reserve, since others were faster, a snapshot is tried, and the reserve is made
+ * when there is room again. */
+static void test_no_reserve(void)
+{
+    const struct snapshot_options options = {
+        .log_bytes = 1000, .ahead_bytes = 100000, .in_process = true};
     struct powerless_disk *disk = powerless_disk_new(1);
     struct rig rig;
 
-    rig_open(&rig, powerless_disk_calls(disk), DIRECTORY, &options);
     powerless_disk_set_capacity(disk, 100);
-    rig_grow(&rig, LIMIT_SEGMENT_BYTES + 1, false);
-    tap_ok(!rig.done && !rig.failed, "as long as there is room, the log may grow");
-    rig_grow(&rig, 1, true);
-    tap_ok(!rig.done && rig.failed == 1, "without, a snapshot is tried: %s", rig.why);
+    rig_open(&rig, powerless_disk_calls(disk), DIRECTORY, &options);
+    tap_equal(snapshot_writer_room(rig.writer), 0, "a full disk: no room for snapshots");
+    rig_grow(&rig, 2000, true);
+    tap_ok(!rig.done && rig.failed == 1, "a snapshot is tried, and finds none: %s", rig.why);
     powerless_disk_set_capacity(disk, 1 << 20);
-    while (!rig.done) {
+    while (!rig.done || snapshot_writer_room(rig.writer) < options.ahead_bytes) {
         usleep(10000); /* the time until the next try is the real one */
         rig_grow(&rig, 1, true);
     }
     tap_ok(rig.done == 1 && rig.failed == 1, "and made when there is room");
+    rig_close(&rig);
+    powerless_disk_free(disk);
+}
+
+/* The reserve grows with what a snapshot needs, as far as the disk goes. */
+static void test_reserve_grows(void)
+{
+    const struct snapshot_options options = {
+        .log_bytes = 1 << 30, .ahead_bytes = 4000, .in_process = true};
+    struct powerless_disk *disk = powerless_disk_new(1);
+    struct rig rig;
+    uint64_t inode, need = 0, first;
+    unsigned made = 0, refused = 0;
+    int error = 0;
+
+    rig_open(&rig, powerless_disk_calls(disk), DIRECTORY, &options);
+    first = snapshot_writer_room(rig.writer);
+    for (; made < 20 && !error; made++) {
+        char name[] = {'n', (char)('a' + made), '\0'};
+        rig.bench->snapshot_room = snapshot_writer_room(rig.writer) + LIMIT_SNAPSHOT_GROWTH_BYTES;
+        error = bench_mkdir(rig.bench, NODE_ROOT_INODE, name, &inode);
+        rig_grow(&rig, 1, false);
+        need = node_snapshot_bytes(rig.bench->node);
+        refused += need > snapshot_writer_room(rig.writer);
+    }
+    tap_ok(!error && !refused && snapshot_writer_room(rig.writer) > first,
+           "after %u locks the reserve has grown from %" PRIu64 " to %" PRIu64 " bytes", made,
+           first, snapshot_writer_room(rig.writer));
+    powerless_disk_set_capacity(disk, powerless_disk_used(disk));
+    for (; made < 26 && !error; made++) {
+        char name[] = {'m', (char)('a' + made), '\0'};
+        rig.bench->snapshot_room = snapshot_writer_room(rig.writer) + LIMIT_SNAPSHOT_GROWTH_BYTES;
+        error = bench_mkdir(rig.bench, NODE_ROOT_INODE, name, &inode);
+    }
+    tap_ok(!error, "what is there is used");
+    rig.bench->snapshot_room = node_snapshot_bytes(rig.bench->node) + LIMIT_SNAPSHOT_GROWTH_BYTES;
+    tap_equal(bench_mkdir(rig.bench, NODE_ROOT_INODE, "z1", &inode), 0, "up to its end");
+    tap_equal(bench_mkdir(rig.bench, NODE_ROOT_INODE, "z2", &inode), -ENOSPC, "and no further");
     rig_close(&rig);
     powerless_disk_free(disk);
 }
@@ -437,6 +507,8 @@ int main(void)
     test_close(directory);
     test_disk_errors();
     test_full_disk();
+    test_no_reserve();
+    test_reserve_grows();
     int error = nftw(directory, remove_one, 8, FTW_DEPTH | FTW_PHYS);
     return error ? 1 : tap_done();
 }
