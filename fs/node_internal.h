@@ -339,7 +339,7 @@ bool node__is_awaited(const struct node *node, uint32_t inode);
 /* Whether a request that waits will be queued, as far as can be told. The same guess. */
 bool node__will_queue(const struct node *node, const struct command *acquire);
 /* A request of this node that will wait for a claim was proposed (1), or applied (-1). */
-void node__count_wait(struct node *node, uint32_t inode, int change);
+void node__count_wait(struct node *node, uint32_t slot, int change);
 /* Proposes a request for a claim once more, behind the CANCEL of what it found held. */
 void node__ask_again(struct node *node, uint32_t slot);
 /* Adds the path of a lock, from below the mount point, with a slash behind each name. */
