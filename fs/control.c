@@ -271,6 +271,8 @@ static bool add_delay_line(const struct node *node, const struct lock_view *lock
                            struct text *line)
 {
     struct delay_view delay = {.id = *key & DELAY_KEY ? *key & ~DELAY_KEY : 0};
+    if (!lock->delays_count)
+        return false; /* and those of other locks may be many */
     do {
         if (!lock_table_next_delay(node->table, delay.id, &delay))
             return false;
