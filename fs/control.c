@@ -230,6 +230,19 @@ void control__add_person(const struct node *node, struct text *line, const struc
     text_string(line, "\n");
 }
 
+void control__add_delay(const struct node *node, struct text *line, const struct delay_view *delay)
+{
+    int64_t since_ms = node->wall_ms - delay->stamp_ms;
+    text_string(line, "- delay - - - ");
+    text_number(line, since_ms > 0 ? (uint64_t)since_ms / 1000 : 0);
+    text_string(line, " ");
+    if (delay->name_len)
+        text_field(line, (struct span){delay->name, delay->name_len});
+    else
+        text_string(line, "-");
+    text_string(line, " -\n");
+}
+
 /* `token` for a bystander: a number where one claim is all there can be, else a line per claim. */
 static bool add_bystander_token(const struct node *node, const struct lock_view *lock,
                                 uint64_t *key, struct text *line)
@@ -278,15 +291,7 @@ static bool add_delay_line(const struct node *node, const struct lock_view *lock
             return false;
     } while (delay.lock != lock->id);
     *key = DELAY_KEY | delay.id;
-    int64_t since_ms = node->wall_ms - delay.stamp_ms;
-    text_string(line, "- delay - - - ");
-    text_number(line, since_ms > 0 ? (uint64_t)since_ms / 1000 : 0);
-    text_string(line, " ");
-    if (delay.name_len)
-        text_field(line, (struct span){delay.name, delay.name_len});
-    else
-        text_string(line, "-");
-    text_string(line, " -\n");
+    control__add_delay(node, line, &delay);
     return true;
 }
 
