@@ -57,6 +57,7 @@ void control__lost_by_restart(struct node *node, const struct effect *effect)
                                  .notice = {.type = NODE_NOTICE_LOST_BY_RESTART,
                                             .token = effect->token,
                                             .holder = effect->process}};
+    notice.notice.path = node__path(node, effect->lock, effect->name);
     node__emit(node, &notice);
 }
 
