@@ -3,7 +3,8 @@
 # make check                 every test; installs Debian packages that are missing
 # make check-unit            unit tests and golden transcripts only
 # make check-mount           tests on a real mount only
-#                            TESTS='FILE...' picks tests of these two
+#                            TESTS='FILE...' picks tests of these two, such as tests/mount/tool.t
+#                            or build/gcc/tests/unit/test_tree
 # make bench                 what a lock costs, beside its floors; takes some minutes, and installs
 #                            Debian packages that are missing. SECONDS=N for each measurement,
 #                            BENCH_DIR=dir on the disk that is to be measured

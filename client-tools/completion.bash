@@ -23,6 +23,17 @@ _lockfs()
             fi
         done
     fi
+    # The shell takes `=` for a word of its own.
+    if [[ ${COMP_WORDS[1]} == set ]] && { [[ $current == = ]] || [[ $previous == = ]]; }; then
+        [[ $current != = ]] || i=1
+        case ${COMP_WORDS[COMP_CWORD - 2 + ${i:-0}]} in
+        release) words='close exit' ;;
+        limit) words='1 unlimited' ;;
+        *) return ;;
+        esac
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "${current#=}")
+        return
+    fi
     case ${COMP_WORDS[1]} in
     run) words='--try --timeout --shared --name --help' ;;
     status) words='--json --help' ;;
@@ -31,7 +42,7 @@ _lockfs()
     set)
         words='--help'
         if ((COMP_CWORD > 2)); then
-            words='limit= ttl= release=close release=exit delay='
+            words='limit= ttl= release= delay='
             compopt -o nospace 2>/dev/null
         fi
         ;;

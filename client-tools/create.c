@@ -138,7 +138,8 @@ static int set_all(const struct options *options, struct failure *ret_failure)
 
     for (size_t i = 0; code == 0 && i < SETTINGS_COUNT; i++) {
         if (options->settings[i] != NULL)
-            code = setting_write(&place, settings_names[i], options->settings[i], ret_failure);
+            code =
+                setting_write(&place, settings_names[i], options->settings[i], true, ret_failure);
     }
     if (code == 0 && options->has_mode && chmod(place.directory, options->mode) != 0)
         code = fail(ret_failure, exit_code_of(errno), "--mode: %s", explain(errno));

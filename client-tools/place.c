@@ -40,7 +40,10 @@ static int split(const char *path, struct place *place, struct failure *ret_fail
 
     if (path[0] == '\0')
         return fail(ret_failure, EXIT_USAGE, "the path of a lock is empty");
-    if (stat(path, &status) == 0 && S_ISDIR(status.st_mode))
+    int error = stat(path, &status) == 0 ? 0 : errno;
+    if (error == ENOTCONN || error == ECONNABORTED)
+        return path_failure(path, error, ret_failure);
+    if (error == 0 && S_ISDIR(status.st_mode))
         return realpath(path, place->directory) != NULL ? 0
                                                         : path_failure(path, errno, ret_failure);
 
@@ -98,6 +101,20 @@ static int look_at_limit(const char *path, struct place *place, struct failure *
         return path_failure(path, error, ret_failure);
     place->unlimited = strncmp(limit, "unlimited", strlen("unlimited")) == 0;
     return 0;
+}
+
+bool place_is_reserved(const struct place *place)
+{
+    static const char *const names[] = {"token",    "last",   "holders", "waiters", ".limit",
+                                        ".release", ".delay", ".ttl",    ".lockfs"};
+
+    if (place->file[0] == '.' && !place->unlimited)
+        return true;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(place->file, names[i]) == 0)
+            return true;
+    }
+    return false;
 }
 
 bool place_join(const struct place *place, const char *name, char *ret_path, size_t size)

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -30,6 +31,8 @@ struct options {
 };
 
 static int parse(int argc, char *argv[], struct options *ret_options);
+static int fail_to_release(const char *path, uint64_t token, int error,
+                           struct failure *ret_failure);
 static int release_file(const struct place *place, const char *file, uint64_t token);
 static int release_all(const struct place *place, uint64_t token, struct failure *ret_failure);
 
@@ -47,11 +50,18 @@ int release_main(int argc, char *argv[])
     if (place.file[0] == '\0')
         return release_all(&place, options.token, &failure) == 0 ? 0 : failure_tell(&failure);
     int error = release_file(&place, place.file, options.token);
-    if (error != 0) {
-        tell("%s: %s", options.path, explain(-error));
-        return exit_code_of(-error);
-    }
-    return 0;
+    if (error == 0)
+        return 0;
+    fail_to_release(options.path, options.token, error, &failure);
+    return failure_tell(&failure);
+}
+
+static int fail_to_release(const char *path, uint64_t token, int error, struct failure *ret_failure)
+{
+    if (error == -ENODATA && token != 0)
+        return fail(ret_failure, EXIT_NO_LOCK, "%s: no claim with the number %" PRIu64, path,
+                    token);
+    return fail(ret_failure, exit_code_of(-error), "%s: %s", path, explain(-error));
 }
 
 /* Returns the exit code, or -1 to go on. */
@@ -144,7 +154,5 @@ static int release_all(const struct place *place, uint64_t token, struct failure
     rows_free(&rows);
     if (error == 0 && released == 0)
         error = -ENODATA;
-    if (error != 0)
-        return fail(ret_failure, exit_code_of(-error), "%s: %s", place->directory, explain(-error));
-    return 0;
+    return error == 0 ? 0 : fail_to_release(place->directory, token, error, ret_failure);
 }

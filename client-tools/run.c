@@ -349,6 +349,9 @@ static int open_claim(struct run *run, int *ret_fd, struct failure *ret_failure)
         snprintf(place->file, sizeof place->file, "%s.%d", host[0] == '.' ? "host" : host,
                  (int)getpid());
     }
+    if (place_is_reserved(place))
+        return fail(ret_failure, run->options.name != NULL ? EXIT_USAGE : EXIT_NO_LOCK,
+                    "%s: the name '%s' is reserved, see lockfs(5)", run->options.lock, place->file);
     if (!place_join(place, place->file, path, sizeof path))
         return fail(ret_failure, EXIT_NO_LOCK, "%s: %s", run->options.lock, explain(ENAMETOOLONG));
     int flags = O_CREAT | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW;

@@ -70,7 +70,7 @@ int set_main(int argc, char *argv[])
         return EXIT_NO_LOCK;
     }
     for (int i = optind; i < argc; i++) {
-        if (setting_write(&place, argv[i], argv[i] + strlen(argv[i]) + 1, &failure) != 0)
+        if (setting_write(&place, argv[i], argv[i] + strlen(argv[i]) + 1, false, &failure) != 0)
             return failure_tell(&failure);
     }
     return 0;

@@ -78,6 +78,8 @@ struct place {
 
 /* Finds out, and fails where it is on no lockfs. A file need not exist. Returns 0 or the code. */
 int place_find(const char *path, struct place *ret_place, struct failure *ret_failure);
+/* Whether its file has a name that no claim can have. */
+bool place_is_reserved(const struct place *place);
 /* The path of `name` in the place's directory. False: too long. */
 bool place_join(const struct place *place, const char *name, char *ret_path, size_t size);
 

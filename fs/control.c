@@ -57,6 +57,7 @@ void control__lost_by_restart(struct node *node, const struct effect *effect)
                                  .notice = {.type = NODE_NOTICE_LOST_BY_RESTART,
                                             .token = effect->token,
                                             .holder = effect->process}};
+    notice.notice.path = node__path(node, effect->lock, effect->name);
     node__emit(node, &notice);
 }
 
@@ -230,6 +231,19 @@ void control__add_person(const struct node *node, struct text *line, const struc
     text_string(line, "\n");
 }
 
+void control__add_delay(const struct node *node, struct text *line, const struct delay_view *delay)
+{
+    int64_t since_ms = node->wall_ms - delay->stamp_ms;
+    text_string(line, "- delay - - - ");
+    text_number(line, since_ms > 0 ? (uint64_t)since_ms / 1000 : 0);
+    text_string(line, " ");
+    if (delay->name_len)
+        text_field(line, (struct span){delay->name, delay->name_len});
+    else
+        text_string(line, "-");
+    text_string(line, " -\n");
+}
+
 /* `token` for a bystander: a number where one claim is all there can be, else a line per claim. */
 static bool add_bystander_token(const struct node *node, const struct lock_view *lock,
                                 uint64_t *key, struct text *line)
@@ -271,20 +285,14 @@ static bool add_delay_line(const struct node *node, const struct lock_view *lock
                            struct text *line)
 {
     struct delay_view delay = {.id = *key & DELAY_KEY ? *key & ~DELAY_KEY : 0};
+    if (!lock->delays_count)
+        return false; /* and those of other locks may be many */
     do {
         if (!lock_table_next_delay(node->table, delay.id, &delay))
             return false;
     } while (delay.lock != lock->id);
     *key = DELAY_KEY | delay.id;
-    int64_t since_ms = node->wall_ms - delay.stamp_ms;
-    text_string(line, "- delay - - - ");
-    text_number(line, since_ms > 0 ? (uint64_t)since_ms / 1000 : 0);
-    text_string(line, " ");
-    if (delay.name_len)
-        text_field(line, (struct span){delay.name, delay.name_len});
-    else
-        text_string(line, "-");
-    text_string(line, " -\n");
+    control__add_delay(node, line, &delay);
     return true;
 }
 

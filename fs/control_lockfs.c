@@ -6,9 +6,10 @@
 
 /* locks */
 
-/* The lines of `locks`: the head, then claims, then waiters, by slot. */
+/* The lines of `locks`: the head, then claims, then waiters, by slot, then delays, by id. */
 #define LOCKS_CLAIMS  (UINT64_C(1) << 32)
 #define LOCKS_WAITERS (UINT64_C(2) << 32)
+#define LOCKS_DELAYS  (UINT64_C(1) << 63)
 
 /* How long ago this node knew last that it lacks nothing of what is committed. */
 static uint64_t age_ms(const struct node *node)
@@ -26,17 +27,17 @@ static void add_head(const struct node *node, struct text *line)
     text_string(line, "\n");
 }
 
-static void add_place(const struct node *node, struct text *line, const struct claim_view *view)
+static void add_place(const struct node *node, struct text *line, const char *what, uint64_t lock)
 {
     char buffer[LIMIT_DEPTH * (LIMIT_NAME_BYTES + 1) + 1];
     struct text path = {.data = buffer, .size = sizeof buffer};
-    node__path_add(node, view->lock, &path);
+    node__path_add(node, lock, &path);
     if (path.len)
         path.len--; /* the slash at its end */
-    text_string(line, view->token ? "holder /" : "waiter /");
+    text_string(line, what);
+    text_string(line, " /");
     text_field(line, (struct span){path.data, path.len});
     text_string(line, " ");
-    control__add_person(node, line, view);
 }
 
 /* Goes on to the next line; `reader->key` says where it was. */
@@ -61,17 +62,32 @@ static enum walk walk_locks(const struct node *node, struct reader *reader,
     }
 }
 
+static bool next_delay_of_locks(const struct node *node, struct reader *reader, struct text *line)
+{
+    struct delay_view delay;
+    if (!lock_table_next_delay(node->table, reader->key & ~LOCKS_DELAYS, &delay))
+        return false;
+    reader->key = LOCKS_DELAYS | delay.id;
+    add_place(node, line, "holder", delay.lock);
+    control__add_delay(node, line, &delay);
+    return true;
+}
+
 static bool next_of_locks(const struct node *node, struct reader *reader, struct text *line)
 {
     struct claim_view view;
+    if (reader->key & LOCKS_DELAYS)
+        return next_delay_of_locks(node, reader, line);
     bool begins = !reader->key;
     if (begins)
         reader->key = LOCKS_CLAIMS;
     switch (begins ? WALK_MORE : walk_locks(node, reader, &view)) {
     case WALK_END:
-        return false;
+        reader->key = LOCKS_DELAYS;
+        return next_delay_of_locks(node, reader, line);
     case WALK_FOUND:
-        add_place(node, line, &view);
+        add_place(node, line, view.token ? "holder" : "waiter", view.lock);
+        control__add_person(node, line, &view);
         break;
     case WALK_MORE: /* the daemon has others to serve: what comes is of a later moment */
         add_head(node, line);

@@ -49,6 +49,7 @@ static void lay_out(struct lock_table *table, struct arena *arena,
                  offsetof(struct claim, by_handle));
     index_layout(&table->waiters_by_owner, arena, &table->waiters,
                  offsetof(struct claim, by_owner));
+    index_layout(&table->delays_by_id, arena, &table->delays, offsetof(struct delay, by_id));
 }
 
 size_t lock_table_size(const struct lock_table_limits *limits)

@@ -163,6 +163,7 @@ struct lock_view {
     uint32_t locks_count;
     uint32_t claims_count;
     uint32_t waiters_count;
+    uint32_t delays_count;
     size_t name_len;
     char name[LIMIT_NAME_BYTES + 1];
 };
@@ -246,7 +247,8 @@ bool lock_table_next_waiter(const struct lock_table *table, uint64_t lock, uint6
 bool lock_table_prev_claim_on(const struct lock_table *table, uint64_t lock, struct span name,
                               uint64_t before_token, struct claim_view *ret_view);
 
-/* All delays of the table, of whatever lock, in the order in which they began. */
+/* All delays of the table, of whatever lock, in the order in which they began. Cheap when `after`
+ * still exists, or is one less than the id that is looked for. */
 bool lock_table_next_delay(const struct lock_table *table, uint64_t after,
                            struct delay_view *ret_view);
 /* All locks of the table: the id of one after another, in no order; `cursor` is 0 at first. 0 at

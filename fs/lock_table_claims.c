@@ -405,6 +405,14 @@ bool lock_table__end_seq(struct applying *applying, uint64_t handle, uint64_t se
     return false;
 }
 
+uint32_t lock_table__delay_by_id(const struct lock_table *table, uint64_t id)
+{
+    uint32_t slot = index_first(&table->delays_by_id, hash_number(id));
+    while (slot && delay_at(table, slot)->id != id)
+        slot = index_next(&table->delays_by_id, slot);
+    return slot;
+}
+
 uint32_t lock_table__put_delay(struct lock_table *table, const struct delay *from)
 {
     uint32_t slot = slab_take(&table->delays);
@@ -414,6 +422,7 @@ uint32_t lock_table__put_delay(struct lock_table *table, const struct delay *fro
     *delay = *from;
     struct lock *lock = lock_at(table, delay->lock);
     list_append(&table->delays, offsetof(struct delay, links), &table->delays_in_order, slot);
+    index_add(&table->delays_by_id, hash_number(delay->id), slot);
     (delay->file ? &file_at(table, delay->file)->queue : &lock->queue)->delay = slot;
     lock->delays_count++;
     return slot;
@@ -429,6 +438,7 @@ static struct queue *remove_delay(struct lock_table *table, uint32_t slot)
     queue->delay = 0;
     lock->delays_count--;
     list_remove(&table->delays, offsetof(struct delay, links), &table->delays_in_order, slot);
+    index_remove(&table->delays_by_id, hash_number(delay->id), slot);
     slab_give(&table->delays, slot);
     return queue;
 }
@@ -476,9 +486,7 @@ void lock_table__end_session(struct applying *applying, uint32_t session, bool s
 void lock_table__end_delay(struct applying *applying, uint64_t id)
 {
     struct lock_table *table = applying->table;
-    uint32_t slot = table->delays_in_order.head;
-    while (slot && delay_at(table, slot)->id != id)
-        slot = delay_at(table, slot)->links.next;
+    uint32_t slot = lock_table__delay_by_id(table, id);
     if (!slot)
         return;
     struct delay delay = *delay_at(table, slot);

@@ -22,6 +22,7 @@ struct delay {
     uint32_t delay_ms;
     uint32_t lock;
     uint32_t file; /* 0: the resource is the lock */
+    struct chain by_id;
     struct link links;
 };
 
@@ -143,6 +144,7 @@ struct lock_table {
     struct index waiters_by_position;
     struct index waiters_by_handle;
     struct index waiters_by_owner; /* of fcntl requests only */
+    struct index delays_by_id;
 };
 
 /* An apply under way. */
@@ -234,7 +236,8 @@ void lock_table__limit_raised(struct applying *applying, uint32_t lock);
 /* Adds a claim, or a waiter, that is newer than all others of its kind, as it is. There is room. */
 uint32_t lock_table__put_claim(struct lock_table *table, const struct claim *from);
 void lock_table__put_waiter(struct lock_table *table, const struct claim *from);
-/* 0: no room. */
+/* 0: there is none; no room. */
+uint32_t lock_table__delay_by_id(const struct lock_table *table, uint64_t id);
 uint32_t lock_table__put_delay(struct lock_table *table, const struct delay *from);
 
 /* lock_table_owners.c: whose claims are whose, and who stands in whose way. */

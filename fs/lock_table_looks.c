@@ -29,6 +29,7 @@ static void view_lock(const struct lock_table *table, uint32_t slot, struct lock
     ret_view->locks_count = lock->locks_count;
     ret_view->claims_count = lock->claims_count;
     ret_view->waiters_count = lock->waiters_count;
+    ret_view->delays_count = lock->delays_count;
     view_name(table, lock->name, lock->name_len, ret_view->name, &ret_view->name_len);
 }
 
@@ -249,12 +250,22 @@ bool lock_table_next_waiter(const struct lock_table *table, uint64_t lock, uint6
     return waiter != NULL;
 }
 
+static uint32_t next_delay(const struct lock_table *table, uint64_t after)
+{
+    uint32_t slot = lock_table__delay_by_id(table, after + 1);
+    if (slot)
+        return slot;
+    slot = lock_table__delay_by_id(table, after);
+    slot = slot ? delay_at(table, slot)->links.next : table->delays_in_order.head;
+    while (slot && delay_at(table, slot)->id <= after)
+        slot = delay_at(table, slot)->links.next;
+    return slot;
+}
+
 bool lock_table_next_delay(const struct lock_table *table, uint64_t after,
                            struct delay_view *ret_view)
 {
-    uint32_t slot = table->delays_in_order.head;
-    while (slot && delay_at(table, slot)->id <= after)
-        slot = delay_at(table, slot)->links.next;
+    uint32_t slot = next_delay(table, after);
     if (!slot)
         return false;
     const struct delay *delay = delay_at(table, slot);

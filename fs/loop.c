@@ -120,9 +120,9 @@ static void tell(struct daemon *daemon, const struct node_notice *notice)
         break;
     case NODE_NOTICE_LOST_BY_RESTART:
         report_limited(limit, REPORT_WARNING,
-                       "the claim %" PRIu64 " of process %" PRIu32
+                       "%.*s: the claim %" PRIu64 " of process %" PRIu32
                        " (%s) ended with the last run of this daemon",
-                       notice->token, holder->pid, holder->comm);
+                       path_len, path, notice->token, holder->pid, holder->comm);
         break;
     case NODE_NOTICE_STALLED:
         report_limited(limit, REPORT_ERROR,

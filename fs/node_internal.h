@@ -411,6 +411,7 @@ size_t control__read_events(const struct node *node, struct reader *reader, uint
 /* control.c: the text of control files. */
 /* A claim or a waiter as a line of `holders` and `waiters`. */
 void control__add_person(const struct node *node, struct text *line, const struct claim_view *view);
+void control__add_delay(const struct node *node, struct text *line, const struct delay_view *delay);
 /* Whether the caller of a waiter is still there. */
 bool control__visible_waiter(const struct node *node, const struct claim_view *view);
 void control__read(struct node *node, const struct node_request *request, struct handle *handle);

@@ -80,7 +80,9 @@ def dead(node):
     for args in (("status", node.mount), ("status", node.path("x")), ("check", node.mount, "1"),
                  ("release", "--force", node.path("x")), ("create", node.path("x")),
                  ("set", node.path("x"), "limit=1")):
-        t.same(code(*args), 69, "a dead daemon, 69: lockfs " + args[0])
+        result = lockfs(*args)
+        t.same((result.returncode, "is not running" in result.stderr), (69, True),
+               "a dead daemon, 69: lockfs " + args[0])
     node.start()
 
 
@@ -147,6 +149,20 @@ def status(node):
          if len(mounted) == 1 else result.returncode in (0, 64, 69), "without a path")
 
 
+def reserved(node):
+    """Names that are no claim's."""
+    lock = node.path("reserved")
+    os.mkdir(lock)
+    for args, wanted in ((("--name", "token", lock), 64), (("--name", ".x", lock), 64),
+                         ((lock + "/holders",), 66), ((lock + "/.x",), 66),
+                         ((node.path("token"),), 66)):
+        result = lockfs("run", "--try", *args, "--", "true")
+        t.same((result.returncode, "reserved" in result.stderr), (wanted, True),
+               "run %s: %s" % (" ".join(args).replace(node.mount, ""), result.stderr.strip()))
+    t.same(code("run", "--try", node.path(".x"), "--", "true"), 0, "a dot is no harm in the root")
+    os.rmdir(lock)
+
+
 def token_and_check(node):
     lock = node.path("numbers")
     os.mkdir(lock)
@@ -188,6 +204,11 @@ def create(node):
     shown = json.loads(lockfs("status", "--json", node.path("all")).stdout)
     t.same([shown[key] for key in ("limit", "ttl", "release", "delay")], [3, 7, "exit", 2],
            "are as told")
+    for setting, says in (("--ttl=4", "5 to 3600"), ("--delay=86401", "0 to 86400"),
+                          ("--limit=1048577", "1 to 1048576"), ("--release=never", "exit")):
+        result = lockfs("create", setting, node.path("refused"))
+        t.ok(says in result.stderr and "waited" not in result.stderr,
+             "%s: told what can be: %s" % (setting, result.stderr.strip()))
     for setting in (("--limit", "x"), ("--limit", "0"), ("--ttl", "0"), ("--release", "never"),
                     ("--delay", "-1"), ("--delay", "1" * 70)):
         t.same(code("create", *setting, node.path("refused")), 64, "64: " + " ".join(setting))
@@ -242,7 +263,10 @@ def release(node):
         t.same(t.cat(lock + "/holders"), "", "it is free")
         a.close(fd)
     fd, fb = a.flock_file(lock + "/x", t.SHARED), b.flock_file(lock + "/x", t.SHARED)
-    t.same(code("release", "--force", "--token", "999999", lock), 66, "66: another number")
+    for path in (lock, lock + "/x"):
+        result = lockfs("release", "--force", "--token", "999999", path)
+        t.same((result.returncode, "999999" in result.stderr, "nothing" in result.stderr),
+               (66, True, False), "66: another number, and it does not say that nothing is held")
     t.same(code("release", "--force", "--token", str(a.token_of(fd)), lock), 0, "--token")
     t.fails("ESTALE", "ends that one", a.token_of, fd)
     t.ok(b.token_of(fb) > 0, "and no other")
@@ -291,6 +315,18 @@ def installs(_):
         result = t.run(["bash", "-c", script, completion, *words])
         t.same((set(result.stdout.split()), result.stderr), (wanted, ""),
                "completion of " + " ".join(words))
+    for line, words, wanted in (("lockfs set L rel", ("set", "L", "rel"), {"release="}),
+                                ("lockfs set L release=", ("set", "L", "release", "="),
+                                 {"close", "exit"}),
+                                ("lockfs set L release=c", ("set", "L", "release", "=", "c"),
+                                 {"close"}),
+                                ("lockfs set L limit=u", ("set", "L", "limit", "=", "u"),
+                                 {"unlimited"}),
+                                ("lockfs set L ttl=", ("set", "L", "ttl", "="), set())):
+        script = ('. "$0"; COMP_WORDS=(lockfs "$@"); COMP_CWORD=$#; _lockfs lockfs;'
+                  'printf "%s\\n" "${COMPREPLY[@]}"')
+        result = t.run(["bash", "-c", script, completion, *words])
+        t.same((set(result.stdout.split()), result.stderr), (wanted, ""), "completion of " + line)
     for name in ("man1/lockfs.1", "man5/lockfs.5", "man8/lockfsd.8"):
         path = root + "/usr/share/man/" + name
         result = t.run(["groff", "-mandoc", "-Tutf8", "-ww", path])
@@ -312,7 +348,7 @@ def installs(_):
 
 def test():
     node = t.Node().start()
-    for part in (helps, wrong_usage, elsewhere, dead, status, token_and_check, create,
+    for part in (helps, wrong_usage, elsewhere, dead, status, reserved, token_and_check, create,
                  set_settings, release, installs):
         t.note(part.__name__)
         part(node)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/lib/node_bench.h"
 #include "tests/lib/tap.h"
@@ -297,6 +298,47 @@ static void test_delayed_files(void)
               0, "ends");
     tap_equal(claim(world, LOCK_TABLE_ROOT, span_of("other"), 1, CLAIM_CREATE, false).error, 0,
               "which makes room");
+    world_close(world);
+}
+
+/* Thousands of lockfiles, all delayed: to go from one to the next, or to one by its id, is no walk
+ * past all others, during which the daemon would serve nobody. */
+static void test_many_delays(void)
+{
+    enum { FILES = 60000, SECONDS = 2 };
+    const struct lock_table_limits limits = {.locks = 4,
+                                             .claims = FILES,
+                                             .waiters = 1,
+                                             .sessions = 2,
+                                             .names_bytes = 16 * FILES,
+                                             .contents_bytes = 1000};
+    struct world *world = world_open(&limits);
+    char name[LIMIT_NAME_BYTES + 1];
+    apply(world, (struct command){.type = COMMAND_SET_LOCK,
+                                  .lock = LOCK_TABLE_ROOT,
+                                  .attributes = ATTRIBUTE_DELAY,
+                                  .delay_ms = 1000});
+    for (uint32_t i = 0; i < FILES; i++)
+        claim(world, LOCK_TABLE_ROOT, numbered(name, i, 0), i + 1, CLAIM_CREATE, false);
+    apply(world, (struct command){.type = COMMAND_INCARNATION, .replaces = 100});
+    world->seqs[1] = 0;
+
+    uint64_t *ids = calloc(FILES, sizeof *ids);
+    struct delay_view delay = {0};
+    uint32_t count = 0;
+    clock_t start = clock();
+    while (ids && count < FILES && lock_table_next_delay(world->table, delay.id, &delay))
+        ids[count++] = delay.id;
+    tap_equal(count, FILES, "all lockfiles are delayed");
+    for (uint32_t left = count; left; left--) {
+        bool found = lock_table_next_delay(world->table, ids[left - 1] - 1, &delay);
+        count -= found && delay.id == ids[left - 1];
+        apply(world, (struct command){.type = COMMAND_END_DELAY, .target = ids[left - 1]});
+    }
+    tap_equal(count, 0, "each is found by its id, the last ones first");
+    tap_ok(!lock_table_next_delay(world->table, 0, &delay), "and ends");
+    tap_ok(clock() - start < SECONDS * CLOCKS_PER_SEC, "in no more than a moment");
+    free(ids);
     world_close(world);
 }
 
@@ -650,6 +692,7 @@ int main(void)
     test_sessions();
     test_depth();
     test_delayed_files();
+    test_many_delays();
     test_handles();
     test_control_readers();
     test_contents();
