@@ -49,6 +49,7 @@ static void lay_out(struct lock_table *table, struct arena *arena,
                  offsetof(struct claim, by_handle));
     index_layout(&table->waiters_by_owner, arena, &table->waiters,
                  offsetof(struct claim, by_owner));
+    table->marks = arena_take(arena, ((size_t)claims_capacity / 64 + 1) * sizeof *table->marks);
 }
 
 size_t lock_table_size(const struct lock_table_limits *limits)

@@ -143,6 +143,7 @@ struct lock_table {
     struct index waiters_by_position;
     struct index waiters_by_handle;
     struct index waiters_by_owner; /* of fcntl requests only */
+    uint64_t *marks; /* a bit for each slot of a claim: of one look only, no part of the state */
 };
 
 /* An apply under way. */
