@@ -679,6 +679,7 @@ enum exit_code loop_run(const struct config *config, void (*ready)(void *context
 {
     struct daemon daemon = {.config = config, .exit_code = EXIT_STOPPED};
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* where a limit ends a file, the disk is full: nobody dies of it */
     signal(SIGCHLD, SIG_DFL); /* ignored, it would hide how the writer of a snapshot ended */
     if (!start(&daemon)) {
         finish(&daemon);
