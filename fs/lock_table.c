@@ -50,6 +50,7 @@ static void lay_out(struct lock_table *table, struct arena *arena,
     index_layout(&table->waiters_by_owner, arena, &table->waiters,
                  offsetof(struct claim, by_owner));
     index_layout(&table->delays_by_id, arena, &table->delays, offsetof(struct delay, by_id));
+    table->marks = arena_take(arena, ((size_t)claims_capacity / 64 + 1) * sizeof *table->marks);
 }
 
 size_t lock_table_size(const struct lock_table_limits *limits)

@@ -94,8 +94,8 @@ uint32_t lock_table__put_claim(struct lock_table *table, const struct claim *fro
     index_add(&table->claims_by_handle, lock_table__owner_hash(claim->session, claim->handle),
               slot);
     if (claim->kind == CLAIM_FCNTL)
-        index_add(&table->claims_by_owner, lock_table__owner_hash(claim->session, claim->owner),
-                  slot);
+        index_add(&table->claims_by_owner,
+                  lock_table__fcntl_hash(table, claim->session, claim->owner, queue), slot);
     lock_table__count_owner(queue, before, lock_table__standing(table, claim, queue));
     return slot;
 }
@@ -175,8 +175,8 @@ static void end_claim(struct applying *applying, uint32_t slot, enum effect_caus
     index_remove(&table->claims_by_handle, lock_table__owner_hash(claim->session, claim->handle),
                  slot);
     if (claim->kind == CLAIM_FCNTL)
-        index_remove(&table->claims_by_owner, lock_table__owner_hash(claim->session, claim->owner),
-                     slot);
+        index_remove(&table->claims_by_owner,
+                     lock_table__fcntl_hash(table, claim->session, claim->owner, queue), slot);
     claim->kind = 0;
     slab_give(&table->claims, slot);
     lock_table__count_owner(queue, before, lock_table__standing(table, &gone, queue));

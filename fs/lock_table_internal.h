@@ -140,11 +140,12 @@ struct lock_table {
     struct index files_by_name;
     struct index claims_by_token;
     struct index claims_by_handle;
-    struct index claims_by_owner; /* of fcntl claims only */
+    struct index claims_by_owner; /* of fcntl claims only, and by their resource */
     struct index waiters_by_position;
     struct index waiters_by_handle;
     struct index waiters_by_owner; /* of fcntl requests only */
     struct index delays_by_id;
+    uint64_t *marks; /* a bit for each slot of a claim: of one look only, no part of the state */
 };
 
 /* An apply under way. */
@@ -250,7 +251,10 @@ uint32_t lock_table__claim_of(const struct lock_table *table, uint32_t session, 
                               uint32_t slot);
 uint32_t lock_table__waiter_of(const struct lock_table *table, uint32_t session, uint64_t handle,
                                uint32_t slot);
-/* The next claim, or waiter, of an fcntl owner; `index` is claims_by_owner or waiters_by_owner. */
+/* In claims_by_owner. A resource stays the same queue while anything is held there. */
+uint64_t lock_table__fcntl_hash(const struct lock_table *table, uint32_t session, uint64_t owner,
+                                const struct queue *queue);
+/* The next waiter of an fcntl owner; `index` is waiters_by_owner. */
 uint32_t lock_table__next_of_fcntl(const struct index *index, uint32_t session, uint64_t owner,
                                    uint32_t slot);
 /* The flock claim of a handle, 0 where it has none. */

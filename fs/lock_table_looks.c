@@ -371,27 +371,35 @@ bool lock_table_get_obstacle(const struct lock_table *table, uint64_t lock, stru
     return false;
 }
 
-/* As what the owner of a claim counts by those of its claims that count, `without` one. 0 also
- * where the claim is not the first of them, so that each owner is found once. */
+static void mark(const struct lock_table *table, uint32_t slot)
+{
+    table->marks[slot / 64] |= UINT64_C(1) << slot % 64;
+}
+
+static bool is_marked(const struct lock_table *table, uint32_t slot)
+{
+    return table->marks[slot / 64] >> slot % 64 & 1;
+}
+
+/* As what the owner of a claim counts by those of its claims that count, `without` one. Marks them
+ * all, so that each owner is looked at once, however many claims it has. */
 static uint8_t standing_by(const struct lock_table *table, const struct queue *queue,
                            uint32_t of_slot, uint32_t without, claim_filter *counts,
                            const void *context)
 {
     const struct claim *who = claim_at(table, of_slot);
-    uint32_t first = 0;
     uint8_t mode = 0;
     for (uint32_t slot = 0; (slot = lock_table__next_of_owner(table, who, queue, slot));) {
         const struct claim *claim = claim_at(table, slot);
         struct claim_view view;
-        view_claim(table, claim, false, &view);
-        if (slot == without || !counts(context, &view))
+        mark(table, slot);
+        if (slot == without || claim->mode <= mode)
             continue;
-        if (!first)
-            first = slot;
-        if (claim->mode > mode)
+        view_claim(table, claim, false, &view);
+        if (counts(context, &view))
             mode = claim->mode;
     }
-    return first == of_slot ? mode : 0;
+    return mode;
 }
 
 bool lock_table_fits_beside(const struct lock_table *table, uint64_t lock, struct span name,
@@ -409,7 +417,10 @@ bool lock_table_fits_beside(const struct lock_table *table, uint64_t lock, struc
     struct queue others = {0};
     bool exclusive = mode == CLAIM_EXCLUSIVE;
     uint32_t slot = lock_at(table, lock_slot)->claims.head;
+    memset(table->marks, 0, (table->claims.touched / 64 + 1) * sizeof *table->marks);
     for (; slot; slot = claim_at(table, slot)->in_lock.next) {
+        if (is_marked(table, slot))
+            continue;
         const struct claim *claim = claim_at(table, slot);
         uint8_t standing = standing_by(table, queue, slot, replaced, counts, context);
         /* In a writer's way is who is not of its handle or owner. */

@@ -48,10 +48,27 @@ uint32_t lock_table__next_of_fcntl(const struct index *index, uint32_t session, 
     return 0;
 }
 
-static uint32_t fcntl_of(const struct lock_table *table, uint32_t session, uint64_t owner,
-                         uint32_t slot)
+uint64_t lock_table__fcntl_hash(const struct lock_table *table, uint32_t session, uint64_t owner,
+                                const struct queue *queue)
 {
-    return lock_table__next_of_fcntl(&table->claims_by_owner, session, owner, slot);
+    uint64_t place = (uint64_t)((uintptr_t)queue - (uintptr_t)table);
+    return hash_number(lock_table__owner_hash(session, owner) ^ place);
+}
+
+/* The next claim of an fcntl owner on a resource. */
+static uint32_t fcntl_of(const struct lock_table *table, uint32_t session, uint64_t owner,
+                         const struct queue *queue, uint32_t slot)
+{
+    const struct index *index = &table->claims_by_owner;
+    slot = slot ? index_next(index, slot)
+                : index_first(index, lock_table__fcntl_hash(table, session, owner, queue));
+    for (; slot; slot = index_next(index, slot)) {
+        const struct claim *claim = claim_at(table, slot);
+        if (claim->session == session && claim->owner == owner &&
+            lock_table__queue_of(table, claim->file) == queue)
+            return slot;
+    }
+    return 0;
 }
 
 uint32_t lock_table__flock_of(const struct lock_table *table, uint32_t session, uint64_t handle)
@@ -67,11 +84,13 @@ uint32_t lock_table__older_of(const struct lock_table *table, const struct claim
 {
     if (request->kind == CLAIM_FLOCK)
         return lock_table__flock_of(table, request->session, request->handle);
+    if (request->kind != CLAIM_FCNTL || !file)
+        return 0;
+    const struct queue *queue = lock_table__queue_of(table, file);
     uint32_t slot = 0;
-    if (request->kind == CLAIM_FCNTL)
-        while ((slot = fcntl_of(table, request->session, request->owner, slot)))
-            if (claim_at(table, slot)->file == file)
-                return slot;
+    while ((slot = fcntl_of(table, request->session, request->owner, queue, slot)))
+        if (claim_at(table, slot)->file == file)
+            return slot;
     return 0;
 }
 
@@ -103,7 +122,7 @@ uint32_t lock_table__next_of_owner(const struct lock_table *table, const struct 
 {
     do
         slot = who->kind == CLAIM_FCNTL
-                   ? fcntl_of(table, who->session, who->owner, slot)
+                   ? fcntl_of(table, who->session, who->owner, queue, slot)
                    : lock_table__claim_of(table, who->session, who->handle, slot);
     while (slot && (!is_same_owner(claim_at(table, slot), who) ||
                     lock_table__queue_of(table, claim_at(table, slot)->file) != queue));
@@ -116,7 +135,7 @@ static uint8_t standing_without(const struct lock_table *table, const struct cla
 {
     uint8_t mode = 0;
     uint32_t slot = 0;
-    while ((slot = lock_table__next_of_owner(table, who, queue, slot)))
+    while (mode != CLAIM_EXCLUSIVE && (slot = lock_table__next_of_owner(table, who, queue, slot)))
         if (slot != without && claim_at(table, slot)->mode > mode)
             mode = claim_at(table, slot)->mode;
     return mode;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -615,8 +616,21 @@ static int open_data(struct daemon *daemon)
     return 0;
 }
 
+/* A descriptor watches each process whose claims end with it, and others know the callers: many
+ * processes must not keep the log from opening its next file. What is usual, 1,024, is for programs
+ * that use select(2). */
+static void allow_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static bool start(struct daemon *daemon)
 {
+    allow_descriptors();
     if (prepare_mount_point(daemon) || open_data(daemon))
         return false;
     int error = open_handles(daemon);
@@ -665,6 +679,7 @@ enum exit_code loop_run(const struct config *config, void (*ready)(void *context
 {
     struct daemon daemon = {.config = config, .exit_code = EXIT_STOPPED};
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* where a limit ends a file, the disk is full: nobody dies of it */
     signal(SIGCHLD, SIG_DFL); /* ignored, it would hide how the writer of a snapshot ended */
     if (!start(&daemon)) {
         finish(&daemon);

@@ -2,6 +2,7 @@
 """`.release` exit: a claim by creating lives until the process that made it ends."""
 
 import os
+import resource
 import select
 import subprocess
 import sys
@@ -411,7 +412,25 @@ def drain(node):
     b.kill()
 
 
+def many_processes():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    node = t.Node().start()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    lock = Lock(node, "many", "unlimited")
+    agents = [t.Agent() for _ in range(60)]
+    results = [t.outcome(make, agent, "%s/%d" % (lock.path, agent.pid)) for agent in agents]
+    t.same([result for result in results if result], [],
+           "more processes than descriptors that a program usually may have")
+    t.same(sorted(lock.holders()), sorted(agent.pid for agent in agents), "all hold")
+    for agent in agents:
+        agent.kill()
+    t.ok(t.wait_until(lambda: not lock.holders(), 10), "and all end")
+    t.same(node.stop(), 0, "as the daemon does")
+
+
 def test():
+    many_processes()
     node = t.Node("--drain-timeout", "60").start()
     for part in (outlives_close, ends, children, reopened, unlinked, sequence, mixed,
                  leaves_nothing, wrong_idiom, drain):

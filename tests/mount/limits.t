@@ -1,7 +1,9 @@
 #!/usr/bin/python3 -B
 """What programs are told at the limits, and that it goes on when there is room again."""
 
+import errno
 import os
+import resource
 
 import lockfs_test as t
 
@@ -189,8 +191,25 @@ def ancestors(node):
     os.rmdir(lock)
 
 
+def file_size():
+    """Where a file of the daemon may not grow further, the disk counts as full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, hard))
+    node = t.Node().start()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    user = t.Agent()
+    fds, error = user.fill_many(node.path("size"), 4000)
+    t.same(error, errno.ENOSPC, "the room for a snapshot cannot grow: ENOSPC")
+    t.ok(len(fds) > 1000, "after some thousand claims")
+    user.kill()
+    t.ok(t.wait_until(lambda: t.status(node)["claims"] == "0", 10), "which end")
+    os.close(t.acquire(node.path("size")))
+    t.same(node.stop(), 0, "and it goes on")
+
+
 def test():
     t.ACTS.update(open_many=open_many, fill_many=fill_many, rewrite=rewrite)
+    file_size()
     node = t.Node("--drain-timeout", "5").start()
     for part in (one_content, names, settings, control_files, ancestors, handles, contents):
         t.note(part.__name__)
