@@ -306,7 +306,11 @@ static void add_status(const struct node *node, struct text *text)
 {
     struct lock_table_counts counts;
     lock_table_get_counts(node->table, &counts);
-    static const char *const roles[] = {"follower", "candidate", "leader", "failed"};
+    static const char *const roles[] = {
+        [RAFT_FOLLOWER] = "follower",   [RAFT_PRE_CANDIDATE] = "candidate",
+        [RAFT_CANDIDATE] = "candidate", [RAFT_LEADER] = "leader",
+        [RAFT_FAILED] = "failed",
+    };
     text_string(text, "version ");
     text_string(text, node->config.version);
     text_string(text, "\nrole ");

@@ -77,6 +77,22 @@ struct lock_table *lock_table_init(void *memory, const struct lock_table_limits 
     return table;
 }
 
+enum { INDEXES = 11 };
+
+void lock_table_clear(struct lock_table *table)
+{
+    const struct lock_table_limits limits = table->limits;
+    struct index *indexes[INDEXES] = {
+        &table->locks_by_id,      &table->locks_by_name,       &table->files_by_id,
+        &table->files_by_name,    &table->claims_by_token,     &table->claims_by_handle,
+        &table->claims_by_owner,  &table->waiters_by_position, &table->waiters_by_handle,
+        &table->waiters_by_owner, &table->delays_by_id,
+    };
+    for (size_t i = 0; i < INDEXES; i++)
+        index_clear(indexes[i]);
+    lock_table_init(table, &limits);
+}
+
 uint32_t lock_table__lock(const struct lock_table *table, uint64_t id)
 {
     uint32_t slot = index_first(&table->locks_by_id, hash_number(id));

@@ -92,6 +92,8 @@ size_t lock_table_size(const struct lock_table_limits *limits);
 /* Makes a table that holds the root only. `memory` is zeroed, lock_table_size() bytes, 16-byte
  * aligned, and stays the caller's. */
 struct lock_table *lock_table_init(void *memory, const struct lock_table_limits *limits);
+/* Back to what it was then. */
+void lock_table_clear(struct lock_table *table);
 
 enum effect_type {
     EFFECT_GRANTED = 1, /* a waiter became a claim */

@@ -179,6 +179,12 @@ static void carry_out(void *context, const struct node_action *action)
     case NODE_ACTION_HURRY:
         daemon->hurry = true;
         break;
+    case NODE_ACTION_PERSIST_RESET:
+    case NODE_ACTION_SEND:
+    case NODE_ACTION_SNAPSHOT_CHUNK:
+    case NODE_ACTION_RESTORE:
+        assert(false); /* the only voter talks to nobody */
+        break;
     case NODE_ACTION_REPLAY:
         daemon->replay_first = action->replay.first;
         daemon->replay_last = action->replay.last;
@@ -276,10 +282,11 @@ static void on_recovered_state(void *context, uint64_t term, uint64_t vote)
     step(context, &event);
 }
 
-static void on_recovered_entry(void *context, uint64_t index, uint64_t term)
+static void on_recovered_entry(void *context, uint64_t index, uint64_t term, uint32_t type,
+                               const char *data, size_t len)
 {
     struct node_event event = {.type = NODE_EVENT_RECOVERED_ENTRY,
-                               .recovered_entry = {index, term}};
+                               .recovered_entry = {index, term, type, {data, len}}};
     step(context, &event);
 }
 

@@ -84,6 +84,13 @@ void index_layout(struct index *index, struct arena *arena, const struct slab *s
     index->heads = arena_take(arena, sizeof *index->heads * buckets_max);
 }
 
+void index_clear(struct index *index)
+{
+    memset(index->heads, 0, sizeof *index->heads * index->buckets);
+    index->buckets = BUCKETS_MIN;
+    index->count = 0;
+}
+
 static struct chain *chain_at(const struct index *index, uint32_t slot)
 {
     return (struct chain *)(void *)((char *)slab_at(index->slab, slot) + index->offset);

@@ -74,6 +74,8 @@ struct index {
 };
 
 void index_layout(struct index *index, struct arena *arena, const struct slab *slab, size_t offset);
+/* Takes everything out, as if it were new. */
+void index_clear(struct index *index);
 void index_add(struct index *index, uint64_t hash, uint32_t slot);
 void index_remove(struct index *index, uint64_t hash, uint32_t slot);
 /* The candidates for a hash, one after another, until 0. */

@@ -25,6 +25,7 @@ const struct node_limits node_limits_default = {
 };
 
 static_assert((int)LIMIT_PENDING_ENTRIES < (int)RAFT_WRITES_MAX, "each pending entry is one write");
+static_assert((int)LIMIT_COMMAND_BYTES <= (int)RAFT_ENTRY_BYTES_MAX, "a command is an entry");
 
 /* What has modules of its own in it. */
 struct parts {
@@ -61,6 +62,8 @@ static struct parts lay_out(struct node *node, struct arena *arena,
                  offsetof(struct lost_process, by_lock));
     index_layout(&node->lost_by_pid, arena, &node->lost_processes,
                  offsetof(struct lost_process, by_pid));
+    node->message = arena_take(arena, sizeof *node->message);
+    node->members = arena_take(arena, sizeof *node->members * RAFT_MEMBERS_MAX);
     node->pending = arena_take(arena, sizeof *node->pending * limits->pending_entries);
     chunks_layout(&node->pending_chunks, arena, limits->pending_bytes / CHUNK_DATA_BYTES);
     node->data = arena_take(arena, NODE_DATA_BYTES);
@@ -88,13 +91,15 @@ struct node *node_init(void *memory, const struct node_limits *limits,
     if (!config->id || !config->incarnation || !entries || (entries & (entries - 1)))
         return NULL;
     struct arena arena = {memory, 0};
-    struct raft_config raft_config = {config->id, &config->id, 1};
     struct node *node = arena_take(&arena, sizeof *node);
     struct parts parts = lay_out(node, &arena, limits);
-    if (raft_init(parts.raft, &raft_config, &node->raft) != RAFT_OK)
+    node->config = *config;
+    if (node__init_raft(node, parts.raft) != RAFT_OK)
         return NULL;
     node->table = lock_table_init(parts.table, &limits->table);
-    node->config = *config;
+    node->members[0] = (struct raft_member){.id = config->id, .voter = true};
+    node->members_count = 1;
+    node->pending_first = 1;
     node->incarnation = config->incarnation;
     tree_init(&node->tree, LOCK_TABLE_ROOT);
     return node;
@@ -223,20 +228,10 @@ void node_step(struct node *node, const struct node_event *event, node_sink *sin
         node__raft(node, &raft_event);
         break;
     case NODE_EVENT_RECOVERED_SNAPSHOT:
-        raft_event = (struct raft_event){.type = RAFT_EVENT_RECOVERED_SNAPSHOT,
-                                         .recovered_snapshot = {event->recovered_snapshot.index,
-                                                                event->recovered_snapshot.term}};
-        node->applied = node->commit = event->recovered_snapshot.index;
-        node->recovered_last = node->pending_last = event->recovered_snapshot.index;
-        node__raft(node, &raft_event);
+        node__recovered_snapshot(node, event);
         break;
     case NODE_EVENT_RECOVERED_ENTRY:
-        raft_event = (struct raft_event){
-            .type = RAFT_EVENT_RECOVERED_ENTRY,
-            .recovered_entry = {event->recovered_entry.index, event->recovered_entry.term}};
-        if (event->recovered_entry.index > node->recovered_last)
-            node->recovered_last = node->pending_last = event->recovered_entry.index;
-        node__raft(node, &raft_event);
+        node__recovered_entry(node, event);
         break;
     case NODE_EVENT_START:
         raft_event = (struct raft_event){.type = RAFT_EVENT_START};
@@ -247,6 +242,8 @@ void node_step(struct node *node, const struct node_event *event, node_sink *sin
         node__replayed(node, event);
         break;
     case NODE_EVENT_PERSISTED:
+        if (event->persisted.write == 0)
+            break; /* of several entries, the first write of all: the last is still to come */
         raft_event = (struct raft_event){.type = RAFT_EVENT_PERSISTED,
                                          .persisted = {event->persisted.write}};
         node->stalled = false;
@@ -257,8 +254,34 @@ void node_step(struct node *node, const struct node_event *event, node_sink *sin
         node__raft(node, &raft_event);
         break;
     case NODE_EVENT_COMPACTED:
-        raft_event = (struct raft_event){.type = RAFT_EVENT_COMPACTED,
-                                         .compacted = {event->compacted.index}};
+        raft_event =
+            (struct raft_event){.type = RAFT_EVENT_COMPACTED,
+                                .compacted = {event->compacted.index, event->compacted.index}};
+        node__raft(node, &raft_event);
+        break;
+    case NODE_EVENT_MESSAGE:
+        node__message(node, event->message);
+        break;
+    case NODE_EVENT_TURN_END:
+        raft_event = (struct raft_event){.type = RAFT_EVENT_TURN_END};
+        node__raft(node, &raft_event);
+        break;
+    case NODE_EVENT_SNAPSHOT_DURABLE:
+        node__snapshot_durable(node, event);
+        break;
+    case NODE_EVENT_SNAPSHOT_REFUSED:
+        raft_event = (struct raft_event){.type = RAFT_EVENT_SNAPSHOT_REFUSED};
+        node__raft(node, &raft_event);
+        break;
+    case NODE_EVENT_RESTORED:
+        node__restored(node);
+        break;
+    case NODE_EVENT_CHANGE:
+        node__change(node, event);
+        break;
+    case NODE_EVENT_TRANSFER:
+        raft_event =
+            (struct raft_event){.type = RAFT_EVENT_TRANSFER, .transfer = {event->transfer.to}};
         node__raft(node, &raft_event);
         break;
     case NODE_EVENT_REQUEST:
@@ -282,6 +305,7 @@ void node_step(struct node *node, const struct node_event *event, node_sink *sin
         break;
     }
     node__check_drained(node);
+    node__arm_for_raft(node);
 }
 
 uint64_t node_log_reserve(const struct node *node)

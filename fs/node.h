@@ -29,6 +29,8 @@
 #include "lock_table.h"
 
 struct node;
+struct raft_member; /* raft/raft.h */
+struct raft_message;
 
 /* Inode number of the mount's root, as FUSE has it. */
 #define NODE_ROOT_INODE 1
@@ -63,6 +65,21 @@ struct node_config {
     char version[32];
     /* The caller's, who keeps it up to date. NULL: nothing is counted. */
     const struct node_edge_counts *edge_counts;
+    /* The configuration that the cluster begins with, copied; none: this node is the only voter, or
+     * `joins` a cluster that there is. What a snapshot says counts instead. */
+    const struct raft_member *members;
+    size_t members_count;
+    bool joins;
+    uint32_t election_ms; /* 0: NODE_ELECTION_MS_DEFAULT; and so on */
+    uint32_t heartbeat_ms;
+    uint32_t max_drift_permille;
+};
+
+/* DESIGN D (Starting). */
+enum {
+    NODE_ELECTION_MS_DEFAULT = 500,
+    NODE_HEARTBEAT_MS_DEFAULT = 100,
+    NODE_MAX_DRIFT_PERMILLE_DEFAULT = 50,
 };
 
 /* What a caller may ask. Each names the fields of struct node_request that it uses, beside slot,
@@ -190,6 +207,16 @@ enum node_event_type {
     NODE_EVENT_PERSISTED,
     NODE_EVENT_PERSIST_FAILED,
     NODE_EVENT_COMPACTED, /* a snapshot up to an index is durable: entries up to it may be gone */
+    NODE_EVENT_MESSAGE,   /* from another node: what NODE_ACTION_SEND has there become */
+    /* The turn of the loop is over: send what is due. Wanted while node_wants_turn_end(). */
+    NODE_EVENT_TURN_END,
+    /* The snapshot of NODE_ACTION_SNAPSHOT_CHUNK is whole, sound, and durable in place of any older
+     * one; or it is no good. */
+    NODE_EVENT_SNAPSHOT_DURABLE,
+    NODE_EVENT_SNAPSHOT_REFUSED,
+    NODE_EVENT_RESTORED, /* what NODE_ACTION_RESTORE asked for is done */
+    NODE_EVENT_CHANGE,   /* of the configuration; nothing comes of it where it cannot be made */
+    NODE_EVENT_TRANSFER, /* of leadership, likewise */
     NODE_EVENT_REQUEST,
     NODE_EVENT_INTERRUPT, /* the caller of a slot wants no answer any more; void when answered */
     NODE_EVENT_FORGET,    /* the kernel drops `count` references to an inode */
@@ -216,6 +243,8 @@ struct node_event {
         struct {
             uint64_t index;
             uint64_t term;
+            uint32_t entry_type;
+            struct span data;
         } recovered_entry;
         struct {
             uint64_t index;
@@ -228,6 +257,20 @@ struct node_event {
         struct {
             uint64_t index;
         } compacted;
+        struct span message;
+        struct {
+            uint64_t index;
+            uint64_t term;
+            const struct raft_member *members; /* node_read_members() */
+            size_t members_count;
+        } snapshot_durable;
+        struct {
+            uint32_t type; /* enum raft_change_type */
+            uint64_t id;
+        } change;
+        struct {
+            uint64_t to;
+        } transfer;
         struct node_request request;
         struct {
             uint32_t slot;
@@ -331,7 +374,18 @@ struct node_notice {
 enum node_action_type {
     NODE_ACTION_PERSIST_STATE = 1, /* always hurried */
     NODE_ACTION_PERSIST_ENTRY,
-    NODE_ACTION_HURRY,  /* somebody waits now for what was persisted without hurry */
+    NODE_ACTION_HURRY, /* somebody waits now for what was persisted without hurry */
+    /* The log on disk begins anew behind an entry, and is empty. */
+    NODE_ACTION_PERSIST_RESET,
+    /* Send a message: its head (codec_encode_message()), and behind it, for an append, its entries
+     * (node_copy_entry(), or from the disk), for a snapshot its bytes. */
+    NODE_ACTION_SEND,
+    /* Write these bytes of a snapshot at their offset, 0: of a new file. With the last ones, check
+     * and sync it, and say what came of it. */
+    NODE_ACTION_SNAPSHOT_CHUNK,
+    /* After this step: node_begin_restore(), node_restore() for each record of the snapshot that
+     * was said to be durable, then RESTORED. */
+    NODE_ACTION_RESTORE,
     NODE_ACTION_REPLAY, /* read entries `first` to `last` back and hand them over as REPLAYED */
     NODE_ACTION_REPLY,
     NODE_ACTION_READY,  /* the node serves requests from now on */
@@ -360,6 +414,21 @@ struct node_action {
             bool hurried; /* somebody waits for it */
             struct span data;
         } persist_entry;
+        struct {
+            uint64_t write;
+            uint64_t index;
+            uint64_t term;
+        } persist_reset;
+        struct {
+            const struct raft_message *message;
+        } send;
+        struct {
+            uint64_t index;
+            uint64_t term;
+            uint64_t offset;
+            bool done;
+            struct span data;
+        } snapshot_chunk;
         struct {
             uint64_t first;
             uint64_t last;
@@ -393,6 +462,14 @@ struct node *node_init(void *memory, const struct node_limits *limits,
 
 /* The one entry point. Actions are emitted to `sink`, in the order in which they must happen. */
 void node_step(struct node *node, const struct node_event *event, node_sink *sink, void *context);
+
+/* Whether TURN_END would send something. */
+bool node_wants_turn_end(const struct node *node);
+
+/* Copies an entry that is not yet both applied and durable here into `buffer`, which has
+ * LIMIT_COMMAND_BYTES, and returns true; any other entry of the log is on the disk. */
+bool node_copy_entry(const struct node *node, uint64_t index, char *buffer, size_t *ret_len,
+                     uint64_t *ret_term, uint32_t *ret_type);
 
 /* Whoever closed the claim of this SHORT_CLAIM notice goes on running: it is counted, and told in
  * `.lockfs/events`. May be called while the notice is emitted. */
@@ -448,6 +525,12 @@ struct node_restoring {
 /* Takes the next record into a node that nothing has happened to yet. False where it makes no
  * sense, or finds no room: the node is then of no more use. */
 bool node_restore(struct node *node, struct node_restoring *restoring, struct span record);
+/* Forgets the state of a node that runs, to make room for a snapshot's. */
+void node_begin_restore(struct node *node);
+/* The members of the configuration, where `record` is the one that has them: up to
+ * RAFT_MEMBERS_MAX.
+ */
+bool node_read_members(struct span record, struct raft_member *ret_members, size_t *ret_count);
 /* After the last one: whether nothing is missing. */
 bool node_is_restored(const struct node *node, const struct node_restoring *restoring);
 

@@ -3,6 +3,7 @@
 #define FS_NODE_INTERNAL_H
 
 #include "codec.h"
+#include "codec_peer.h"
 #include "control_events.h"
 #include "node.h"
 #include "text.h"
@@ -147,8 +148,9 @@ struct request {
     struct link in_deadlines;
 };
 
-/* An entry from its proposal to its application. */
+/* An entry until it is both applied and durable. */
 struct pending {
+    uint64_t term;
     uint32_t chunks;
     uint32_t len;
     enum raft_entry_type entry_type;
@@ -189,12 +191,18 @@ struct node {
     /* Entries proposed and not yet applied. */
     struct pending *pending; /* a ring by index */
     struct slab pending_chunks;
+    uint64_t pending_first;  /* index of the oldest that is kept */
     uint64_t pending_last;   /* index of the newest */
     uint64_t pending_growth; /* of all of them */
     uint64_t recovered_last; /* what is up to here comes by REPLAYED */
     uint64_t commit;
     uint64_t applied;
-    bool replaying;
+    uint64_t replay_last;        /* what is asked for by REPLAY ends here; 0: nothing is */
+    bool restoring;              /* between RESTORE and RESTORED */
+    struct raft_member *members; /* that the snapshot says; RAFT_MEMBERS_MAX */
+    size_t members_count;
+    struct codec_peer_message *message;
+    bool message_under_way; /* it is what the step is about */
 
     uint64_t incarnation;
     uint64_t seq;        /* of the last command proposed */
@@ -274,14 +282,36 @@ static inline bool node__same_process(const struct process *a, const struct proc
 }
 
 /* node_log.c: between the node and the log. */
-void node__raft(struct node *node, const struct raft_event *event);
+void node__raft(struct node *node, struct raft_event *event);
 /* Proposes a command; fills in who says so. `gives_back`: it may use the reserve. Returns 0 with
  * its seq in the command, or ENOLCK, ENOSPC, ETIMEDOUT, negative. */
 int node__propose(struct node *node, struct command *command, bool gives_back);
 /* The same; unless `hurried`, nobody waits until it is applied. */
 int node__propose_when(struct node *node, struct command *command, bool gives_back, bool hurried);
 void node__replayed(struct node *node, const struct node_event *event);
+/* Entries that are durable and applied are on the disk, and kept no more. */
+void node__forget_entries(struct node *node);
+/* What is kept from entry `first` on is void. */
+void node__drop_entries(struct node *node, uint64_t first);
+/* Whether so many entries more find room. */
+bool node__has_room_for(const struct node *node, size_t entries, uint64_t bytes);
+void node__apply_committed(struct node *node);
 void node__fail(struct node *node, const char *reason);
+
+/* node_cluster.c: other nodes. */
+enum raft_error node__init_raft(struct node *node, void *memory);
+void node__recovered_snapshot(struct node *node, const struct node_event *event);
+void node__recovered_entry(struct node *node, const struct node_event *event);
+void node__message(struct node *node, struct span bytes);
+void node__snapshot_durable(struct node *node, const struct node_event *event);
+void node__restored(struct node *node);
+void node__change(struct node *node, const struct node_event *event);
+void node__send(struct node *node, const struct raft_action *action);
+void node__reset_log(struct node *node, const struct raft_action *action);
+void node__snapshot_chunk(struct node *node, const struct raft_action *action);
+void node__restore_wanted(struct node *node, const struct raft_action *action);
+/* Sets the timer to when the consensus core wants it, where that is sooner. */
+void node__arm_for_raft(struct node *node);
 
 /* node_requests.c: requests that wait for their command. */
 /* The slot of the request whose command has this number, NODE_NO_SLOT where nobody waits for it. */
@@ -298,6 +328,7 @@ void node__applied(struct node *node, const struct command *command,
 void node__effect(void *context, const struct effect *effect);
 void node__interrupt(struct node *node, uint32_t slot);
 void node__timer(struct node *node);
+void node__arm_timer(struct node *node, uint64_t at_ms);
 void node__drain(struct node *node);
 void node__check_drained(struct node *node);
 /* Times the delays that the table has, or a new one. */

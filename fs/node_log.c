@@ -21,8 +21,7 @@ static struct pending *pending_at(const struct node *node, uint64_t index)
 
 static uint64_t pending_count(const struct node *node)
 {
-    uint64_t first = node->applied > node->recovered_last ? node->applied : node->recovered_last;
-    return node->pending_last - first;
+    return node->pending_last + 1 - node->pending_first;
 }
 
 /* What is to become an entry. */
@@ -33,29 +32,75 @@ struct proposal {
 };
 
 /* Keeps the entry that is about to be persisted until it is applied. */
-static void remember(struct node *node, uint64_t index, enum raft_entry_type type,
+static void remember(struct node *node, uint64_t index, const struct raft_entry *entry,
                      const struct proposal *proposal)
 {
     struct span data = proposal->data;
+    if (index <= node->pending_last)
+        node__drop_entries(node, index);
     assert(index == node->pending_last + 1);
     assert(pending_count(node) < node->limits.pending_entries);
     node->pending_last = index;
     struct pending *pending = pending_at(node, index);
-    *pending =
-        (struct pending){.len = (uint32_t)data.len, .entry_type = type, .growth = proposal->growth};
+    *pending = (struct pending){.term = entry->term,
+                                .len = (uint32_t)data.len,
+                                .entry_type = entry->type,
+                                .growth = proposal->growth};
     node->pending_growth += proposal->growth;
     bool fits = chunks_resize(&node->pending_chunks, &pending->chunks, 0, data.len);
-    assert(fits); /* check_room() */
+    assert(fits); /* check_room(), node__has_room_for() */
     chunks_write(&node->pending_chunks, pending->chunks, 0, data);
 }
 
-/* Takes it out again; the bytes are in node->encoded. */
+static void forget(struct node *node, uint64_t index)
+{
+    struct pending *pending = pending_at(node, index);
+    chunks_resize(&node->pending_chunks, &pending->chunks, pending->len, 0);
+    node->pending_growth -= pending->growth;
+}
+
+void node__forget_entries(struct node *node)
+{
+    uint64_t last = raft_get_durable(node->raft);
+    if (last > node->applied)
+        last = node->applied;
+    for (; node->pending_first <= last && node->pending_first <= node->pending_last;
+         node->pending_first++)
+        forget(node, node->pending_first);
+}
+
+void node__drop_entries(struct node *node, uint64_t first)
+{
+    for (; node->pending_last >= first && node->pending_last >= node->pending_first;
+         node->pending_last--)
+        forget(node, node->pending_last);
+    if (node->recovered_last >= first) {
+        node->recovered_last = node->pending_last = first - 1;
+        node->pending_first = first;
+    }
+}
+
+bool node_copy_entry(const struct node *node, uint64_t index, char *buffer, size_t *ret_len,
+                     uint64_t *ret_term, uint32_t *ret_type)
+{
+    if (index < node->pending_first || index > node->pending_last)
+        return false;
+    const struct pending *pending = pending_at(node, index);
+    chunks_read(&node->pending_chunks, pending->chunks, 0, buffer, pending->len);
+    *ret_len = pending->len;
+    *ret_term = pending->term;
+    *ret_type = pending->entry_type;
+    return true;
+}
+
+/* The bytes are in node->encoded. */
 static struct span recall(struct node *node, uint64_t index)
 {
     struct pending *pending = pending_at(node, index);
     chunks_read(&node->pending_chunks, pending->chunks, 0, node->encoded, pending->len);
-    chunks_resize(&node->pending_chunks, &pending->chunks, pending->len, 0);
+    /* From now on the table itself counts. */
     node->pending_growth -= pending->growth;
+    pending->growth = 0;
     return (struct span){node->encoded, pending->len};
 }
 
@@ -132,21 +177,23 @@ static void apply(struct node *node, uint32_t entry_type, struct span data)
     node->applying = NULL;
 }
 
-static void apply_committed(struct node *node)
+void node__apply_committed(struct node *node)
 {
-    while (node->applied < node->commit && !node->failed) {
+    while (node->applied < node->commit && !node->failed && !node->restoring) {
         uint64_t index = node->applied + 1;
         if (index <= node->recovered_last) {
-            if (node->replaying)
+            if (node->replay_last)
                 return;
-            node->replaying = true;
+            node->replay_last =
+                node->commit < node->recovered_last ? node->commit : node->recovered_last;
             struct node_action action = {.type = NODE_ACTION_REPLAY,
-                                         .replay = {index, node->recovered_last}};
+                                         .replay = {index, node->replay_last}};
             node__emit(node, &action);
             return;
         }
         enum raft_entry_type type = pending_at(node, index)->entry_type;
         apply(node, type, recall(node, index));
+        node__forget_entries(node);
     }
     if (node->leader && !node->seq && !node->ready && !node->failed &&
         node->applied == node->pending_last)
@@ -155,35 +202,75 @@ static void apply_committed(struct node *node)
 
 void node__replayed(struct node *node, const struct node_event *event)
 {
-    if (event->replayed.index != node->applied + 1 ||
-        event->replayed.index > node->recovered_last) {
+    if (event->replayed.index != node->applied + 1 || event->replayed.index > node->replay_last) {
         node__fail(node, "the log was read back in a wrong order");
         return;
     }
     apply(node, event->replayed.entry_type, event->replayed.data);
-    if (node->applied == node->recovered_last)
-        apply_committed(node);
+    if (node->applied == node->replay_last) {
+        node->replay_last = 0;
+        node__apply_committed(node);
+    }
 }
 
-static void persist_entries(struct node *node, const struct raft_action *action,
-                            const struct proposal *proposal)
+static void persist_entry(struct node *node, uint64_t write, uint64_t index,
+                          const struct raft_entry *entry, const struct proposal *proposal)
 {
     struct span data = proposal->data;
-    /* One proposal is one entry, and so is a leader's no-op. */
-    assert(action->persist_entries.first == action->persist_entries.last);
     struct node_action out = {.type = NODE_ACTION_PERSIST_ENTRY,
-                              .persist_entry = {.write = action->persist_entries.write,
-                                                .index = action->persist_entries.first,
-                                                .term = action->persist_entries.term,
-                                                .entry_type = action->persist_entries.entry_type,
+                              .persist_entry = {.write = write,
+                                                .index = index,
+                                                .term = entry->term,
+                                                .entry_type = entry->type,
                                                 .hurried = proposal->hurried}};
     out.persist_entry.data = data;
-    remember(node, out.persist_entry.index, action->persist_entries.entry_type, proposal);
+    remember(node, index, entry, proposal);
     uint64_t cost = data.len + LIMIT_RECORD_OVERHEAD_BYTES;
     node->log_room -= cost < node->log_room ? cost : node->log_room;
     node->counts.log_entries++;
     node->counts.log_bytes += data.len;
     node__emit(node, &out);
+}
+
+/* They are the last ones of a leader's message, or one of our own: a proposal, a leader's no-op, a
+ * change of members. */
+static void persist_entries(struct node *node, const struct raft_action *action,
+                            const struct proposal *proposal)
+{
+    const uint64_t write = action->persist_entries.write;
+    const uint64_t first = action->persist_entries.first;
+    const uint64_t last = action->persist_entries.last;
+    if (!node->message_under_way || node->leader) {
+        char change[CODEC_CHANGE_BYTES];
+        struct proposal own = *proposal;
+        const struct raft_entry *entry = &action->persist_entries.entry;
+        assert(first == last);
+        if (entry->type == RAFT_ENTRY_CHANGE)
+            own.data = (struct span){change, codec_encode_change(&entry->change, change)};
+        persist_entry(node, write, first, entry, &own);
+        return;
+    }
+    const struct codec_peer_message *message = node->message;
+    for (uint64_t index = first; index <= last; index++) {
+        size_t at = (size_t)(index - message->message.append.prev_index - 1);
+        /* The write is durable when the last of them is. */
+        const struct proposal theirs = {
+            .data = message->data[at], .growth = LIMIT_SNAPSHOT_GROWTH_BYTES, .hurried = true};
+        persist_entry(node, index == last ? write : write - 1, index, &message->entries[at],
+                      &theirs);
+    }
+}
+
+/* What callers hold through a node that leads no more cannot be vouched for yet: it starts anew,
+ * and its incarnation ends that. */
+static void on_role(struct node *node, enum raft_role role)
+{
+    const bool led = node->leader;
+    node->leader = role == RAFT_LEADER;
+    if (role == RAFT_FAILED)
+        node__fail(node, "a write to the log failed");
+    else if (led && !node->leader)
+        node__fail(node, "this node leads the cluster no more");
 }
 
 /* Carries out the actions of one raft step. */
@@ -210,26 +297,52 @@ static void carry_out(struct node *node, const struct raft_actions *actions,
             committed = true;
             break;
         case RAFT_ACTION_ROLE:
-            node->leader = action->role.role == RAFT_LEADER;
-            if (action->role.role == RAFT_FAILED)
-                node__fail(node, "a write to the log failed");
+            on_role(node, action->role.role);
+            break;
+        case RAFT_ACTION_PERSIST_RESET:
+            node__reset_log(node, action);
+            break;
+        case RAFT_ACTION_SEND:
+            node__send(node, action);
+            break;
+        case RAFT_ACTION_SNAPSHOT_CHUNK:
+            node__snapshot_chunk(node, action);
+            break;
+        case RAFT_ACTION_RESTORE:
+            node__restore_wanted(node, action);
+            break;
+        case RAFT_ACTION_READ_READY:
+        case RAFT_ACTION_READ_FAILED:
+            assert(false); /* nobody asks: callers are served by the leader alone */
             break;
         }
     }
     if (committed)
-        apply_committed(node);
+        node__apply_committed(node);
+    else
+        node__forget_entries(node);
 }
 
-void node__raft(struct node *node, const struct raft_event *event)
+void node__raft(struct node *node, struct raft_event *event)
 {
     struct raft_actions actions;
+    event->now_ms = node->now_ms;
     enum raft_error error = raft_step(node->raft, event, &actions);
-    if (error != RAFT_OK && error != RAFT_ERR_FAILED) {
+    const bool recovers = event->type <= RAFT_EVENT_START;
+    if (error != RAFT_OK && error != RAFT_ERR_FAILED && recovers) {
         node__fail(node, raft_error_text(error));
         return;
     }
     static const struct proposal none = {.hurried = true};
     carry_out(node, &actions, &none);
+}
+
+bool node__has_room_for(const struct node *node, size_t entries, uint64_t bytes)
+{
+    uint64_t chunks = bytes / CHUNK_DATA_BYTES + entries;
+    return pending_count(node) + entries < node->limits.pending_entries &&
+           node->pending_chunks.used + chunks <= node->pending_chunks.capacity &&
+           node->log_room >= bytes + entries * LIMIT_RECORD_OVERHEAD_BYTES;
 }
 
 /* Whether new work still leaves room for giving back all that is held and under way, and for a
@@ -285,7 +398,8 @@ int node__propose_when(struct node *node, struct command *command, bool gives_ba
     if (error)
         return error;
 
-    struct raft_event event = {.type = RAFT_EVENT_PROPOSE, .propose = {1}};
+    struct raft_event event = {
+        .type = RAFT_EVENT_PROPOSE, .now_ms = node->now_ms, .propose = {1, (uint32_t)len}};
     struct raft_actions actions;
     enum raft_error refused = raft_step(node->raft, &event, &actions);
     if (refused == RAFT_ERR_FULL)

@@ -54,7 +54,7 @@ static uint64_t next_deadline(const struct node *node)
 }
 
 /* A timer that is set for too early costs one step; setting it anew for each request costs more. */
-static void arm_timer(struct node *node, uint64_t at_ms)
+void node__arm_timer(struct node *node, uint64_t at_ms)
 {
     if (!at_ms || (node->timer_at_ms && node->timer_at_ms <= at_ms))
         return;
@@ -74,7 +74,7 @@ void node__time_delays(struct node *node, uint64_t after)
         delay->deadline_ms = node->now_ms + view.delay_ms;
         list_append(&node->delays, offsetof(struct timed_delay, links), &node->delays_timed, slot);
     }
-    arm_timer(node, next_deadline(node));
+    node__arm_timer(node, next_deadline(node));
 }
 
 /* A delay that is over is ended by a command, so that it ends at one place in the log. */
@@ -139,7 +139,7 @@ struct request *node__submit(struct node *node, const struct node_request *from,
     if (!waits) {
         request->deadline_ms = node->now_ms + node->config.op_timeout_ms;
         list_append(&node->requests, in_deadlines, &node->deadlines, from->slot + 1);
-        arm_timer(node, request->deadline_ms);
+        node__arm_timer(node, request->deadline_ms);
     }
     return request;
 }
@@ -202,7 +202,9 @@ void node__interrupt(struct node *node, uint32_t slot)
 
 void node__timer(struct node *node)
 {
+    struct raft_event tick = {.type = RAFT_EVENT_TICK};
     node->timer_at_ms = 0;
+    node__raft(node, &tick);
     uint32_t head;
     while ((head = node->deadlines.head)) {
         const struct request *request = node__request_at(node, head - 1);
@@ -222,7 +224,7 @@ void node__timer(struct node *node)
         }
     }
     end_due_delays(node);
-    arm_timer(node, next_deadline(node));
+    node__arm_timer(node, next_deadline(node));
 }
 
 /* A request for an fcntl claim has its answer, or will get none. */

@@ -56,6 +56,10 @@ static size_t save_node(const struct node *node, char *buffer)
     memcpy(message->boot_id.bytes, node->config.boot_id, BOOT_ID_BYTES);
     message->lost_processes = node->lost_processes.used;
     message->lost_overflow = node->lost_overflow;
+    struct raft_member members[RAFT_MEMBERS_MAX];
+    message->members_count = (pb_size_t)raft_get_members_at(node->raft, node->applied, members);
+    for (pb_size_t i = 0; i < message->members_count; i++)
+        message->members[i] = (lockfs_Member){members[i].id, members[i].voter};
     return encode(&record, buffer);
 }
 
@@ -103,6 +107,25 @@ uint64_t node_snapshot_bytes(const struct node *node)
 
 /* Restoring */
 
+static void take_members(const lockfs_SnapshotNode *message, struct raft_member *ret_members,
+                         size_t *ret_count)
+{
+    for (pb_size_t i = 0; i < message->members_count; i++)
+        ret_members[i] = (struct raft_member){message->members[i].id, message->members[i].voter};
+    *ret_count = message->members_count;
+}
+
+bool node_read_members(struct span bytes, struct raft_member *ret_members, size_t *ret_count)
+{
+    pb_istream_t stream = pb_istream_from_buffer((const pb_byte_t *)bytes.data, bytes.len);
+    lockfs_SnapshotRecord record;
+    if (!pb_decode(&stream, lockfs_SnapshotRecord_fields, &record) ||
+        record.which_record != PART_NODE)
+        return false;
+    take_members(&record.record.node, ret_members, ret_count);
+    return true;
+}
+
 /* Processes of an earlier boot are gone. */
 static bool restore_node(struct node *node, struct node_restoring *restoring,
                          const lockfs_SnapshotNode *message)
@@ -113,6 +136,7 @@ static bool restore_node(struct node *node, struct node_restoring *restoring,
     restoring->same_boot = memcmp(message->boot_id.bytes, node->config.boot_id, BOOT_ID_BYTES) == 0;
     restoring->lost_processes = message->lost_processes;
     node->lost_overflow = restoring->same_boot && message->lost_overflow;
+    take_members(message, node->members, &node->members_count);
     return true;
 }
 

@@ -32,7 +32,8 @@ struct disk; /* disk.h: the calls that reach the disk, replaced by tests */
 struct wal_handler {
     /* During wal_open(), in the order of the log: the latest term and vote, and each entry. */
     void (*state)(void *context, uint64_t term, uint64_t vote);
-    void (*entry)(void *context, uint64_t index, uint64_t term);
+    void (*entry)(void *context, uint64_t index, uint64_t term, uint32_t type, const char *data,
+                  size_t len);
     /* From the loop: all records up to `write` are durable. */
     void (*durable)(void *context, uint64_t write);
     /* From the loop, once: a write or fdatasync failed with `error` (negative errno). Nothing that

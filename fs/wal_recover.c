@@ -577,7 +577,8 @@ static int hand_over(struct recovery *recovery)
             if (!found)
                 return refuse_damage(recovery, i, at, "a record has changed since it was checked");
             if (record.kind == WAL__ENTRY && wal__is_live(wal, record.number, record.index))
-                wal->handler->entry(wal->context, record.index, record.term);
+                wal->handler->entry(wal->context, record.index, record.term, record.entry_type,
+                                    record.data, record.len);
         }
     }
     return 0;

@@ -89,3 +89,21 @@ void raft__log_compact(struct raft__log *log, uint64_t index)
     if (log->runs_count > 0 && log->runs[0].first <= index)
         log->runs[0].first = index + 1;
 }
+
+void raft__log_truncate(struct raft__log *log, uint64_t last)
+{
+    assert(last >= log->base && last <= log->last);
+    while (log->runs_count > 0 && log->runs[log->runs_count - 1].first > last)
+        log->runs_count--;
+    log->last = last;
+}
+
+uint64_t raft__log_find(const struct raft__log *log, uint64_t index, uint64_t term)
+{
+    assert(index <= log->last);
+    while (index > log->base && raft__log_term_at(log, index) > term) {
+        const size_t run = find_run(log, index);
+        index = log->runs[run].first - 1;
+    }
+    return index > log->base ? index : log->base;
+}

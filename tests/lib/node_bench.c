@@ -50,6 +50,12 @@ static void sink(void *context, const struct node_action *action)
         bench->hurry = bench->hurry || action->persist_entry.hurried;
         break;
     }
+    case NODE_ACTION_PERSIST_RESET:
+    case NODE_ACTION_SEND:
+    case NODE_ACTION_SNAPSHOT_CHUNK:
+    case NODE_ACTION_RESTORE:
+        assert(false); /* the only voter talks to nobody */
+        break;
     case NODE_ACTION_HURRY:
         bench->hurry = true;
         break;
@@ -175,8 +181,12 @@ static void boot(struct bench *bench, const struct node_limits *limits)
         step_once(bench, &(struct node_event){.type = NODE_EVENT_RECOVERED_STATE,
                                               .recovered_state = {bench->term, bench->vote}});
     for (size_t i = 0; i < bench->entries_count; i++)
-        step_once(bench, &(struct node_event){.type = NODE_EVENT_RECOVERED_ENTRY,
-                                              .recovered_entry = {i + 1, bench->entries[i].term}});
+        step_once(bench, &(struct node_event){
+                             .type = NODE_EVENT_RECOVERED_ENTRY,
+                             .recovered_entry = {i + 1,
+                                                 bench->entries[i].term,
+                                                 bench->entries[i].type,
+                                                 {bench->entries[i].data, bench->entries[i].len}}});
     bench_step(bench, &(struct node_event){.type = NODE_EVENT_START});
     assert(bench->ready && !bench->failed);
 }

@@ -77,8 +77,12 @@ static void on_state(void *context, uint64_t term, uint64_t vote)
     rig->state_vote = vote;
 }
 
-static void on_entry(void *context, uint64_t index, uint64_t term)
+static void on_entry(void *context, uint64_t index, uint64_t term, uint32_t type, const char *data,
+                     size_t len)
 {
+    (void)type;
+    (void)data;
+    (void)len;
     struct rig *rig = context;
     if (rig->entries_count == rig->entries_capacity) {
         rig->entries_capacity = rig->entries_capacity ? rig->entries_capacity * 2 : 64;

@@ -237,10 +237,11 @@ static void on_state(void *context, uint64_t term, uint64_t vote)
          &(struct node_event){.type = NODE_EVENT_RECOVERED_STATE, .recovered_state = {term, vote}});
 }
 
-static void on_entry(void *context, uint64_t index, uint64_t term)
+static void on_entry(void *context, uint64_t index, uint64_t term, uint32_t type, const char *data,
+                     size_t len)
 {
     step(context, &(struct node_event){.type = NODE_EVENT_RECOVERED_ENTRY,
-                                       .recovered_entry = {index, term}});
+                                       .recovered_entry = {index, term, type, {data, len}}});
 }
 
 /* As the daemon does. */

@@ -1,62 +1,59 @@
 /*
- * Golden transcripts of the consensus core: tests/raft/NAME.txt, each a run of one server that can
- * be read as an explanation of a rule. One test point each.
+ * Golden transcripts of the consensus core: tests/raft/NAME.txt, each a run of one or several
+ * servers that can be read as an explanation of a rule. One test point each.
  *
  * A line at the margin is a comment (#) or a command; the indented lines after a command say what
- * must come of it, in order: its actions, or its error, or "nothing".
+ * must come of it, in order: actions, an error, or "nothing". I/T is the entry at index I of term
+ * T. Without a `cluster` command there is one server, not named, and the script holds its disk:
  *
- *     recover-state TERM VOTE     recover-snapshot INDEX TERM
- *     recover-entry INDEX TERM    start
- *     propose COUNT               persisted WRITE              persist-failed
- *     compacted INDEX
- *     restart                     the process ends, and another begins with an empty core
- *     status                      shows role, term, last index and commit index
- *     term-at INDEX               shows the term of an entry
+ *     recover-state TERM VOTE     recover-snapshot INDEX TERM     recover-entry INDEX TERM
+ *     start                       restart (with an empty disk)    compacted INDEX
+ *     propose COUNT               persisted WRITE                 persist-failed
+ *     status, term-at INDEX       show role, term, last and commit index; the term of an entry
+ *
+ * With it, servers have names, disks that keep what is durable, and messages that wait until they
+ * are delivered (beside the commands above: "A start", ...):
+ *
+ *     cluster A B C joining D     A, B and C found a cluster; D knows of no configuration
+ *     A disk term 2 vote B log 1 1 2     what it has before its start: the terms of entries 1 to 3
+ *     A timeout, A heartbeat      the clocks go on to its next deadline, and it ticks
+ *     time +10, A time +10        the clocks (or its own) go on; A tick: it looks at its clock
+ *     A add D, promote, demote, remove, transfer;  A read;  A propose COUNT BYTES
+ *     A persisted all             every write is durable
+ *     A restart, A restart kept 3 only what is durable is left; write 3 was by luck
+ *     A snapshot INDEX BYTES      it makes one, and drops the log up to there
+ *     B installed, B refused      the snapshot that has come is durable, or no good
+ *     deliver A B, ... all, ... newest, drop A B, duplicate A B       the oldest message from A to
+ * B hold A B NAME, deliver NAME it is kept aside, and delivered then, as often as wished cut C,
+ * heal C               C's messages are lost settle                      all is delivered and made
+ * durable, until nothing is left; shows no messages and no writes manual-turns, A turn-end    turns
+ * end by command; without, after each command queue, A members, A log, A lease    looks
+ *
+ * A run in which a promise of Raft is broken fails, whatever the file says (lib/raft_cluster.h).
  *
  * TESTS_DIR says where tests/ is. REWRITE=1 writes what comes of each command into the files; read
  * the difference before believing it.
  */
 #include <dirent.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <string.h>
 
-#include "raft/raft.h"
+#include "tests/lib/raft_script.h"
 #include "tests/lib/tap.h"
 
-/* Runs `script` (expectations in it are ignored) and writes the transcript to `out`. False, with a
- * test comment, where a line is no command. */
-static bool run_script(const char *script, FILE *out);
-static bool run_command(void *memory, struct raft **raft, const char *line, FILE *out);
-static void print_outcome(FILE *out, enum raft_error error, const struct raft_actions *actions);
 static char *read_file(const char *path);
 
-static const char *role_name(enum raft_role role)
+/* Where a script went wrong: the last lines of its transcript. */
+static void note_end(const char *text)
 {
-    switch (role) {
-    case RAFT_FOLLOWER:
-        return "follower";
-    case RAFT_CANDIDATE:
-        return "candidate";
-    case RAFT_LEADER:
-        return "leader";
-    case RAFT_FAILED:
-        return "failed";
-    }
-    return "?";
-}
+    enum { LINES = 12 };
+    const char *line = text + strlen(text);
 
-static const char *error_name(enum raft_error error)
-{
-    switch (error) {
-#define X(name, value, text)                                                                       \
-    case name:                                                                                     \
-        return #name;
-        RAFT_ERRORS(X)
-#undef X
-    }
-    return "?";
+    for (int lines = 0; line > text && lines <= LINES; lines += *line == '\n')
+        line--;
+    for (line += *line == '\n'; *line != '\0'; line += strcspn(line, "\n") + 1)
+        tap_note("|%.*s|", (int)strcspn(line, "\n"), line);
 }
 
 /* The transcript of a script, NULL where it is not one. Freed by the caller. */
@@ -65,10 +62,11 @@ static char *transcribe(const char *script)
     char *text = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
-    bool ok = run_script(script, out);
+    bool ok = script_run(script, out);
 
     fclose(out);
     if (!ok) {
+        note_end(text);
         free(text);
         return NULL;
     }
@@ -140,8 +138,8 @@ static void test_runner(void)
     const char *good = "# why\nstart\n    persist-state write 1: term 1, vote 1\n"
                        "    role candidate, term 1\n\npersisted 1\n    role leader, term 1\n"
                        "    persist-entries write 2: 1 to 1, term 1, no-op\n";
-    const char *commands[] = {"bogus\n",   "propose\n", "propose 1 2\n",  "propose x\n",
-                              "start 1\n", "starts\n",  "persisted -1\n", "propose  1\n"};
+    const char *commands[] = {"bogus\n",   "propose\n", "propose 1 2 3\n", "propose x\n",
+                              "start 1\n", "starts\n",  "persisted -1\n",  "propose  1\n"};
     char *text = transcribe(good);
     bool refused = true;
 
@@ -190,143 +188,6 @@ int main(void)
     }
     free(entries);
     return tap_done();
-}
-
-static bool new_core(void *memory, struct raft **ret_raft)
-{
-    const uint64_t voters[] = {1};
-    const struct raft_config config = {.id = 1, .voters = voters, .voters_count = 1};
-
-    return raft_init(memory, &config, ret_raft) == RAFT_OK;
-}
-
-static bool run_script(const char *script, FILE *out)
-{
-    void *memory = aligned_alloc(16, raft_size());
-    struct raft *raft = NULL;
-    bool ok = memory != NULL && new_core(memory, &raft);
-
-    while (ok && *script != '\0') {
-        const size_t length = strcspn(script, "\n");
-        char *line = strndup(script, length);
-        if (line[0] == '\0' || line[0] == '#') {
-            fprintf(out, "%s\n", line);
-        } else if (line[0] != ' ') {
-            fprintf(out, "%s\n", line);
-            ok = run_command(memory, &raft, line, out);
-            if (!ok)
-                tap_note("not a command: |%s|", line);
-        }
-        free(line);
-        script += length + (script[length] == '\n');
-    }
-    free(memory);
-    return ok;
-}
-
-/* Reads the words of a command: a name, and exactly `count` numbers after it. */
-static bool parse(const char *line, const char *name, size_t count, uint64_t *numbers)
-{
-    size_t length = strlen(name);
-
-    if (strncmp(line, name, length) != 0)
-        return false;
-    line += length;
-    for (size_t i = 0; i < count; i++) {
-        char *end;
-        if (line[0] != ' ' || line[1] < '0' || line[1] > '9')
-            return false;
-        errno = 0;
-        numbers[i] = strtoull(line + 1, &end, 10);
-        if (errno != 0)
-            return false;
-        line = end;
-    }
-    return *line == '\0';
-}
-
-static bool run_command(void *memory, struct raft **raft, const char *line, FILE *out)
-{
-    struct raft_event event;
-    struct raft_actions actions;
-    uint64_t numbers[2];
-
-    memset(&event, 0, sizeof(event));
-    if (parse(line, "restart", 0, NULL)) {
-        return new_core(memory, raft);
-    } else if (parse(line, "status", 0, NULL)) {
-        fprintf(out, "    %s, term %" PRIu64 ", last %" PRIu64 ", commit %" PRIu64 "\n",
-                role_name(raft_get_role(*raft)), raft_get_term(*raft), raft_get_last_index(*raft),
-                raft_get_commit(*raft));
-        return true;
-    } else if (parse(line, "term-at", 1, numbers)) {
-        fprintf(out, "    %" PRIu64 "\n", raft_get_term_at(*raft, numbers[0]));
-        return true;
-    } else if (parse(line, "recover-state", 2, numbers)) {
-        event.type = RAFT_EVENT_RECOVERED_STATE;
-        event.recovered_state.term = numbers[0];
-        event.recovered_state.vote = numbers[1];
-    } else if (parse(line, "recover-snapshot", 2, numbers)) {
-        event.type = RAFT_EVENT_RECOVERED_SNAPSHOT;
-        event.recovered_snapshot.index = numbers[0];
-        event.recovered_snapshot.term = numbers[1];
-    } else if (parse(line, "recover-entry", 2, numbers)) {
-        event.type = RAFT_EVENT_RECOVERED_ENTRY;
-        event.recovered_entry.index = numbers[0];
-        event.recovered_entry.term = numbers[1];
-    } else if (parse(line, "start", 0, NULL)) {
-        event.type = RAFT_EVENT_START;
-    } else if (parse(line, "propose", 1, numbers) && numbers[0] <= UINT32_MAX) {
-        event.type = RAFT_EVENT_PROPOSE;
-        event.propose.count = (uint32_t)numbers[0];
-    } else if (parse(line, "persisted", 1, numbers)) {
-        event.type = RAFT_EVENT_PERSISTED;
-        event.persisted.write = numbers[0];
-    } else if (parse(line, "persist-failed", 0, NULL)) {
-        event.type = RAFT_EVENT_PERSIST_FAILED;
-    } else if (parse(line, "compacted", 1, numbers)) {
-        event.type = RAFT_EVENT_COMPACTED;
-        event.compacted.index = numbers[0];
-    } else {
-        return false;
-    }
-    print_outcome(out, raft_step(*raft, &event, &actions), &actions);
-    return true;
-}
-
-static void print_outcome(FILE *out, enum raft_error error, const struct raft_actions *actions)
-{
-    if (error != RAFT_OK)
-        fprintf(out, "    error %s\n", error_name(error));
-    else if (actions->count == 0)
-        fprintf(out, "    nothing\n");
-
-    for (size_t i = 0; i < actions->count; i++) {
-        const struct raft_action *action = &actions->items[i];
-        switch (action->type) {
-        case RAFT_ACTION_PERSIST_STATE:
-            fprintf(out, "    persist-state write %" PRIu64 ": term %" PRIu64 ", vote %" PRIu64,
-                    action->persist_state.write, action->persist_state.term,
-                    action->persist_state.vote);
-            break;
-        case RAFT_ACTION_PERSIST_ENTRIES:
-            fprintf(out,
-                    "    persist-entries write %" PRIu64 ": %" PRIu64 " to %" PRIu64
-                    ", term %" PRIu64 ", %s",
-                    action->persist_entries.write, action->persist_entries.first,
-                    action->persist_entries.last, action->persist_entries.term,
-                    action->persist_entries.entry_type == RAFT_ENTRY_NOOP ? "no-op" : "commands");
-            break;
-        case RAFT_ACTION_COMMIT:
-            fprintf(out, "    commit %" PRIu64, action->commit.index);
-            break;
-        case RAFT_ACTION_ROLE:
-            fprintf(out, "    role %s, term %" PRIu64, role_name(action->role.role),
-                    action->role.term);
-            break;
-        }
-        fprintf(out, "\n");
-    }
 }
 
 /* The bytes of a file as a string, NULL with errno. */

@@ -52,8 +52,12 @@ static void on_state(void *context, uint64_t term, uint64_t vote)
     found->vote = vote;
 }
 
-static void on_entry(void *context, uint64_t index, uint64_t term)
+static void on_entry(void *context, uint64_t index, uint64_t term, uint32_t type, const char *data,
+                     size_t len)
 {
+    (void)type;
+    (void)data;
+    (void)len;
     struct found *found = context;
     (void)term;
     found->first = found->first ? found->first : index;
