@@ -5,6 +5,10 @@
 # make check-mount           tests on a real mount only
 #                            TESTS='FILE...' picks tests of these two, such as tests/mount/tool.t
 #                            or build/gcc/tests/unit/test_tree
+# make check-sim             simulated clusters: 10^6 events; SEED=n runs that one seed, KIND=node
+#                            with whole nodes instead of the consensus core
+# make check-mutants         which deliberate bugs the simulator finds, and how soon
+# make soak                  simulated clusters of each KIND for MINUTES=n, from SEED=n on
 # make bench                 what a lock costs, beside its floors; takes some minutes, and installs
 #                            Debian packages that are missing. SECONDS=N for each measurement,
 #                            BENCH_DIR=dir on the disk that is to be measured
@@ -102,6 +106,10 @@ testlib    := $(BUILD)/testlib.a
 unit_tests := $(unit_o:.o=)
 helpers    := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/mount/helpers/*.c))
 preloads   := $(patsubst %.c,$(BUILD)/%.so,$(wildcard tests/mount/preload/*.c))
+sim_o      := $(call objects,$(wildcard tests/sim/*.c))
+mutants_o  := $(patsubst %.c,$(BUILD)/mutants/%.o,$(wildcard raft/*.c) tests/sim/mutants.c)
+SIM        := $(BUILD)/sim
+SIM_MUTANTS := $(BUILD)/sim-mutants
 bench_o    := $(call objects,$(wildcard tests/bench/*.c))
 benches    := $(bench_o:.o=)
 
@@ -128,6 +136,19 @@ $(core) $(testlib): $(BUILD)/flags
 $(unit_tests): %: %.o $(testlib) $(core)
 	$(call say,LINK,$@)
 	$(Q)$(link) -o $@ $^ $(LIBS) -lm
+
+$(SIM): $(sim_o) $(core)
+	$(call say,LINK,$@)
+	$(Q)$(link) -o $@ $^ $(LIBS)
+
+# The same, on a core with deliberate bugs, whose assertions only count.
+$(SIM_MUTANTS): $(filter-out $(BUILD)/tests/sim/mutants.o,$(sim_o)) $(mutants_o) $(core)
+	$(call say,LINK,$@)
+	$(Q)$(link) -o $@ $^ $(LIBS)
+
+$(mutants_o): $(BUILD)/mutants/%.o: %.c $(BUILD)/flags
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(compile) -Itests/sim/counting -DRAFT_MUTANTS -MMD -MP -c -o $@ $<
 
 $(benches): %: %.o $(core)
 	$(call say,LINK,$@)
@@ -173,6 +194,7 @@ packages:
 
 check: packages
 	$(Q)$(MAKE) check-unit
+	$(Q)$(MAKE) check-sim
 	$(Q)$(MAKE) check-mount
 
 test_env = CI='$(CI)' BUILD='$(CURDIR)/$(BUILD)' TESTS_DIR='$(CURDIR)/tests' \
@@ -185,8 +207,21 @@ check-unit: $(unit_tests)
 check-mount: $(LOCKFSD) $(LOCKFS) $(helpers) $(preloads) $(benches)
 	$(Q)$(prove) $(or $(TESTS),$(wildcard tests/mount/*.t))
 
+# With SEED, one run; without, the tests of the simulator.
+check-sim: $(SIM) $(SIM_MUTANTS)
+	$(Q)$(if $(SEED),$(SIM) --kind $(or $(KIND),raft) --seed $(SEED),$(prove) $(or $(TESTS),$(wildcard tests/sim/*.t)))
+
+check-mutants: $(SIM_MUTANTS)
+	$(Q)$(test_env) tests/sim/search_mutants $(or $(SEED),1)
+
+soak: $(SIM)
+	$(Q)status=0; for kind in $(or $(KIND),raft node); do \
+		$(SIM) --kind $$kind --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) \
+			--jobs $(TEST_JOBS) --keep-going --want-all || status=$$?; \
+	done; exit $$status
+
 # Every program and library of the tests, without running them.
-test-programs: $(unit_tests) $(helpers) $(preloads) $(benches)
+test-programs: $(unit_tests) $(SIM) $(SIM_MUTANTS) $(helpers) $(preloads) $(benches)
 
 bench: $(LOCKFSD) $(benches)
 	@tests/install_packages bench
@@ -234,5 +269,5 @@ uninstall:
 clean:
 	rm -rf build
 
-.PHONY: all packages check check-unit check-mount test-programs bench layering lint format demo \
+.PHONY: all packages check check-unit check-sim check-mutants check-mount soak test-programs bench layering lint format demo \
 	run install uninstall clean FORCE
