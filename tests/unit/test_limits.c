@@ -76,7 +76,7 @@ static struct span span_of(const char *name)
 /* A name for a number, `len` bytes long, or as long as it must be. */
 static struct span numbered(char *buffer, uint32_t number, size_t len)
 {
-    int used = snprintf(buffer, LIMIT_NAME_BYTES + 1, "%u.", number);
+    int used = snprintf(buffer, sizeof "4294967295.", "%u.", number);
     if (len > (size_t)used)
         memset(buffer + used, 'n', len - (size_t)used);
     return (struct span){buffer, len > (size_t)used ? len : (size_t)used};
