@@ -136,10 +136,12 @@ def refusals(node):
     with open(name, "wb") as file:
         file.write(good)
     os.unlink(name + "-away")
-    with open(name[:-2] + "99.new", "wb") as file:
+    unfinished = name[:-2] + "99.new"
+    with open(unfinished, "wb") as file:
         file.write(good[:100])
     node.start()
-    t.same(len(files(node, r"snapshot-.*\.new")), 0, "an unfinished one is removed")
+    # The daemon may be writing one of its own.
+    t.ok(not os.path.exists(unfinished), "an unfinished one is removed")
     t.ok(last_number(node) >= last, "and it starts with the right one")
     node.stop()
 
