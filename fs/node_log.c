@@ -31,7 +31,7 @@ struct proposal {
     bool hurried;    /* somebody waits for it */
 };
 
-/* Keeps the entry that is about to be persisted until it is applied. */
+/* Keeps the entry that is about to be persisted until it is applied and durable. */
 static void remember(struct node *node, uint64_t index, const struct raft_entry *entry,
                      const struct proposal *proposal)
 {

@@ -72,9 +72,8 @@ void raft__election_timeout(struct raft *raft, struct raft_actions *actions)
     raft__reset_election_timer(raft);
     if (!raft__may_campaign(raft))
         return;
-    if (raft->role == RAFT_FOLLOWER || raft->role == RAFT_CANDIDATE) {
+    if (raft->role != RAFT_PRE_CANDIDATE)
         raft__set_role(raft, RAFT_PRE_CANDIDATE, actions);
-    }
     begin_campaign(raft);
     if (raft__is_voter(raft))
         raft->peers[raft->self].granted = true;
